@@ -1,0 +1,166 @@
+"""Every setting of a node, with its default and unit, in one frozen tree.
+
+Read from a TOML file and from flags (`load`); an unknown key, a wrong type or a value out of
+bounds is a `ConfigError`. What all nodes of a swarm must share is not here but in `manifest.py`.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from swarmnode.errors import ConfigError
+
+Positive = Annotated[int, Meta(ge=1)]
+NonNegative = Annotated[int, Meta(ge=0)]
+PositiveFloat = Annotated[float, Meta(gt=0)]
+NonNegativeFloat = Annotated[float, Meta(ge=0)]
+Port = Annotated[int, Meta(ge=0, le=65535)]
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One table of the settings file."""
+
+
+class ModelSettings(Section):
+    """Which policy is trained. `name` is a hub name, a folder, or "demo" (shipped inside)."""
+
+    name: str = "demo"
+    revision: str | None = None  # hub commit, tag or branch; None: the hub's default branch
+    label: str = ""  # what peers see, at most 16 bytes; empty: derived from the name
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on GPU, else float32
+    device: str = "auto"  # auto: cuda when there is one, else cpu
+
+
+class GenerateSettings(Section):
+    """How the node answers questions."""
+
+    questions: Positive = 4  # own questions per round (I of SAPO)
+    completions: Annotated[int, Meta(ge=2, le=64)] = 8  # G, completions of one question
+    max_new_tokens: Annotated[int, Meta(ge=1, le=32768)] = 256
+    temperature: Annotated[float, Meta(gt=0, le=10)] = 1.0
+
+
+class SharingSettings(Section):
+    """What is exchanged with the swarm and how much of it is trained on."""
+
+    rule: Literal["sapo", "off"] = "sapo"
+    external: NonNegative = 4  # peers' groups per round (J of SAPO); fewer where fewer are fresh
+    publish: Positive = 8  # own groups offered to peers per round, at most
+    fetch_factor: Positive = 2  # fetched per wanted group: some will have zero advantage
+    pool_groups: Positive = 256  # admitted peers' groups kept for sampling; the oldest is dropped
+    max_age_s: PositiveFloat = 600.0  # an older rollout is refused, an older pooled group dropped
+    max_wait_rounds: NonNegative = 5  # own rounds a pooled group may wait before it is dropped
+    keep_announcements: Positive = 2  # newest announcements of one peer that are fetched from
+
+
+class TrainSettings(Section):
+    """One optimiser step per round."""
+
+    lr: PositiveFloat = 1e-6
+    beta1: Annotated[float, Meta(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Meta(ge=0, lt=1)] = 0.95
+    weight_decay: NonNegativeFloat = 0.0
+    max_grad_norm: PositiveFloat = 1.0
+    clip_low: Annotated[float, Meta(gt=0, lt=1)] = 0.2  # ratio ≥ 1 − clip_low
+    clip_high: PositiveFloat = 0.28  # ratio ≤ 1 + clip_high
+    advantage: Literal["mean_std", "mean"] = "mean_std"
+    epochs: Positive = 1  # optimiser steps on one batch
+    micro_batch_tokens: Positive = 16384  # padded tokens per forward and backward
+
+
+class NetworkSettings(Section):
+    """How peers are reached. Addresses are libp2p multiaddresses that end in /p2p/<peer id>."""
+
+    backend: Literal["hivemind", "off"] = "hivemind"
+    host: str = "0.0.0.0"  # noqa: S104  peers on other machines must reach a node that joined
+    port: Port = 0  # 0: any free port
+    peers: tuple[str, ...] = ()
+
+
+class RunSettings(Section):
+    """Where a run lives and how long it lasts."""
+
+    rounds: NonNegative = 0  # 0: until stopped
+    seed: NonNegative = 0  # 0: derived from the identity, so that no two nodes draw alike
+    threads: NonNegative = 0  # torch threads; 0: all cores for one node
+    checkpoint_every: NonNegative = 0  # rounds; 0: as often as costs at most 5 % of the time
+    keep_checkpoints: Positive = 2
+    evaluate_every: NonNegative = 0  # rounds between held-out evaluations; 0: first and last only
+    evaluate_questions: Positive = 32  # held-out questions per task
+    max_failed_rounds: Positive = 5  # environment failures in a row before the node gives up
+
+
+class MetricsSettings(Section):
+    """The Prometheus exporter. Loopback unless told otherwise."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=-1, le=65535)] = 0  # 0: any free port; -1: no exporter
+
+
+class Settings(Section):
+    """The whole tree, as it is written to `config.toml` in the run directory."""
+
+    swarm: str = ""  # manifest: a built-in name or a file; empty: chosen by the model
+    model: ModelSettings = ModelSettings()
+    generate: GenerateSettings = GenerateSettings()
+    sharing: SharingSettings = SharingSettings()
+    train: TrainSettings = TrainSettings()
+    network: NetworkSettings = NetworkSettings()
+    run: RunSettings = RunSettings()
+    metrics: MetricsSettings = MetricsSettings()
+
+
+def load(
+    path: Path | None, flags: dict[str, dict[str, Any]], base: Settings | None = None
+) -> Settings:
+    """The settings in force: `base` (or the defaults), overlaid by the file, then by the flags.
+
+    `flags` maps section → key → value ("" is the top level); a value of None means "not given".
+    Raises `ConfigError` with the file's path and the offending key.
+    """
+    tree = msgspec.to_builtins(base or Settings())
+    if path is not None:
+        _overlay(tree, _read_toml(path))
+    _overlay(tree, {k: v for k, v in flags.get("", {}).items() if v is not None})
+    for section, values in flags.items():
+        if section:
+            _overlay(tree, {section: {k: v for k, v in values.items() if v is not None}})
+    try:
+        return msgspec.convert(tree, Settings)
+    except msgspec.ValidationError as error:
+        source = f"{path}: " if path is not None else ""
+        raise ConfigError(f"{source}{_plain(error)}") from error
+
+
+def dump(settings: Settings) -> str:
+    """The settings as TOML text that `load` reads back to an equal tree."""
+    tree = {k: v for k, v in msgspec.to_builtins(settings).items()}
+    for section in tree.values():
+        if isinstance(section, dict):
+            for key in [k for k, v in section.items() if v is None]:
+                del section[key]
+    return msgspec.toml.encode(tree).decode()
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return msgspec.toml.decode(path.read_bytes(), type=dict[str, Any])
+    except OSError as error:
+        raise ConfigError(f"cannot read the settings file {path}: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+
+
+def _overlay(tree: dict[str, Any], changes: dict[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(tree.get(key), dict):
+            _overlay(tree[key], value)
+        else:
+            tree[key] = value
+
+
+def _plain(error: msgspec.ValidationError) -> str:
+    """msgspec's message with `$.train.lr` turned into `train.lr`."""
+    return str(error).replace("`$.", "`").replace(" - at `$`", "")

@@ -1,0 +1,274 @@
+"""Samples completions with a transformers model, in the process that trains it.
+
+Each distinct prompt is computed once; its key-value cache is then copied to its completions,
+which are decoded together. Finished sequences leave the batch when half of it is finished.
+
+Log-probabilities are recorded at temperature 1, whatever temperature sampled the tokens: that is
+what the trainer recomputes, so its ratio is exactly 1 where nothing has changed but rounding.
+
+Prompts of different lengths are padded on the left, with a mask and explicit positions. Models
+that carry a recurrent state (Mamba and its hybrids) cannot be padded this way; they are not
+supported here. Not done here: scoring, evaluation metrics.
+"""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from swarmnode.errors import ConfigError, SwarmNodeError
+from swarmnode.generate.prompt import PromptEncoder
+from swarmnode.rollout import Completion, Question
+
+# Padded tokens of one batch, cache included (sequences × longest). A 0.5 B-parameter model keeps
+# about 12 KiB per token in bfloat16: 0.8 GiB. More runs out of memory sooner, less is slower.
+MAX_BATCH_TOKENS = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class _Sampled:
+    """One sequence as sampled, EOS included, with the log-probability of each token."""
+
+    ids: list[int]
+    logps: list[float]
+
+
+class HFGenerator:
+    """A `Generator` that shares its model with the trainer, so it needs no weight transfer.
+
+    `eos_ids` end a completion. Chance comes from one `torch.Generator` of its own, on the model's
+    device, seeded with `seed`. A batch that does not fit into memory is split and the limit kept.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        prompts: PromptEncoder,
+        eos_ids: Sequence[int],
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        seed: int,
+        max_batch_tokens: int = MAX_BATCH_TOKENS,
+    ) -> None:
+        self._model = model
+        self._prompts = prompts
+        self._eos_ids = frozenset(eos_ids)
+        self._eos = torch.tensor(sorted(eos_ids), device=model.device)
+        self._max_new_tokens = max_new_tokens
+        self._temperature = temperature
+        self._max_batch_tokens = max_batch_tokens
+        self._chance = torch.Generator(device=model.device).manual_seed(seed)
+
+    def generate(self, questions: Sequence[Question], completions: int) -> list[list[Completion]]:
+        """`completions` samples per question. Raises `SwarmNodeError` if one alone does not fit
+        into memory, `ConfigError` if a prompt does not fit into the model's context."""
+        return self._answer(questions, completions, self._temperature)
+
+    def greedy(self, questions: Sequence[Question]) -> list[Completion]:
+        """One completion per question, the most probable token at every step; uses no chance."""
+        return [group[0] for group in self._answer(questions, 1, None)]
+
+    def update(self, policy_version: int) -> None:
+        """Nothing to do: the trainer changes the weights in place."""
+
+    def state(self) -> bytes:
+        """The state of the random generator (about 5 kB on a CPU, 16 bytes on a GPU)."""
+        return bytes(self._chance.get_state().tolist())
+
+    def restore(self, state: bytes) -> None:
+        """Continues where `state` was taken, on the same kind of device."""
+        self._chance.set_state(torch.tensor(list(state), dtype=torch.uint8))
+
+    def _answer(
+        self, questions: Sequence[Question], completions: int, temperature: float | None
+    ) -> list[list[Completion]]:
+        prompts = [self._prompts.encode(question.prompt) for question in questions]
+        answers: list[list[Completion]] = [[] for _ in questions]
+        # One entry per sequence. Neighbours have similar lengths, so little is padded.
+        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+        pending = [index for index in order for _ in range(completions)]
+        with _evaluating(self._model):
+            while pending:
+                size = self._fitting(prompts, pending)
+                batch = pending[:size]
+                before = self._chance.get_state()
+                try:
+                    sampled = self._decode([prompts[index] for index in batch], temperature)
+                except torch.OutOfMemoryError as error:
+                    if size == 1:
+                        raise SwarmNodeError(
+                            "one completion alone does not fit into the device's memory; "
+                            "lower generate.max_new_tokens or use a smaller model"
+                        ) from error
+                    self._chance.set_state(before)
+                    self._max_batch_tokens = size * self._room(prompts[batch[-1]]) // 2
+                    continue
+                for index, one in zip(batch, sampled, strict=True):
+                    answers[index].append(self._completion(one))
+                pending = pending[size:]
+        return answers
+
+    def _fitting(self, prompts: Sequence[list[int]], pending: Sequence[int]) -> int:
+        """How many of the pending sequences go into the next batch: at least one."""
+        size = 1
+        while (
+            size < len(pending)
+            and (size + 1) * self._room(prompts[pending[size]]) <= self._max_batch_tokens
+        ):
+            size += 1
+        return size
+
+    def _room(self, prompt: list[int]) -> int:
+        return len(prompt) + self._max_new_tokens
+
+    def _limit(self, longest: int) -> int:
+        """How many tokens a batch may sample, so that the longest stays within the context."""
+        context = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
+        limit = self._max_new_tokens if context is None else min(self._max_new_tokens, context - longest)
+        if limit < 1:
+            raise ConfigError(
+                f"a prompt of {longest} tokens does not fit into the model's context of {context}; "
+                "use a model with a longer context or tasks with shorter questions"
+            )
+        return limit
+
+    def _decode(self, prompts: Sequence[list[int]], temperature: float | None) -> list[_Sampled]:
+        """Samples one completion for each entry; equal neighbours share their prompt's pass."""
+        longest = max(len(prompt) for prompt in prompts)
+        limit = self._limit(longest)
+        run = _Run.start(self._model, prompts, limit)
+        tokens = torch.zeros(len(prompts), limit, dtype=torch.long, device=self._model.device)
+        logps = torch.zeros(len(prompts), limit, device=self._model.device)
+        lengths = torch.full((len(prompts),), limit, device=self._model.device)
+        for step in range(limit):
+            logp = torch.log_softmax(run.logits.float(), dim=-1)  # (rows, V)
+            token = self._choose(logp, temperature)
+            alive = run.alive
+            tokens[run.rows[alive], step] = token[alive]
+            logps[run.rows[alive], step] = logp.gather(1, token[:, None])[alive, 0]
+            ended = alive & torch.isin(token, self._eos)
+            lengths[run.rows[ended]] = step + 1
+            run.alive = alive & ~ended
+            going = int(run.alive.sum())
+            if going == 0 or step + 1 == limit:
+                break
+            if 2 * going <= len(token):  # copying the cache pays once half of it is dead
+                token = token[run.alive]
+                run.shrink()
+            run.forward(self._model, token)
+        return [
+            _Sampled(ids[:length], row[:length])
+            for ids, row, length in zip(
+                tokens.tolist(), logps.tolist(), lengths.tolist(), strict=True
+            )
+        ]
+
+    def _choose(self, logp: Tensor, temperature: float | None) -> Tensor:
+        """One token per row: the most probable for temperature None, else sampled."""
+        if temperature is None:
+            return logp.argmax(dim=-1)
+        weights = torch.softmax(logp / temperature, dim=-1)
+        return torch.multinomial(weights, 1, generator=self._chance)[:, 0]
+
+    def _completion(self, sampled: _Sampled) -> Completion:
+        ended = sampled.ids[-1] in self._eos_ids
+        return Completion(
+            text=self._prompts.codec.decode(sampled.ids[:-1] if ended else sampled.ids),
+            mean_logp=sum(sampled.logps) / len(sampled.logps),
+            token_count=len(sampled.ids),
+            token_ids=tuple(sampled.ids),
+            logps=tuple(sampled.logps),
+            ended=ended,
+        )
+
+
+@dataclass
+class _Run:
+    """The sequences of one batch that are still decoded. `rows` maps them to the batch's entries;
+    a row that is not `alive` is computed along until `shrink`."""
+
+    cache: Any
+    logits: Tensor  # (rows, V), of the next token
+    mask: Tensor  # (rows, longest prompt + limit), False on the padding
+    position: Tensor  # (rows,), of the last token computed
+    rows: Tensor
+    alive: Tensor
+    width: int  # columns of the mask that are computed
+
+    @staticmethod
+    def start(model: PreTrainedModel, prompts: Sequence[list[int]], limit: int) -> "_Run":
+        """Computes each distinct prompt once and copies its cache to its sequences."""
+        distinct = list(dict.fromkeys(tuple(prompt) for prompt in prompts))
+        width = max(len(prompt) for prompt in distinct)
+        device = model.device
+        ids = torch.zeros(len(distinct), width, dtype=torch.long)
+        mask = torch.ones(len(distinct), width + limit, dtype=torch.bool)
+        for row, prompt in enumerate(distinct):
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            mask[row, : width - len(prompt)] = False
+        ids, mask = ids.to(device), mask.to(device)
+        positions = (mask[:, :width].cumsum(dim=1) - 1).clamp(min=0)
+        output = _forward(model, ids, mask[:, :width], positions, None)
+        place = {prompt: row for row, prompt in enumerate(distinct)}
+        copies = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=device)
+        output.past_key_values.batch_select_indices(copies)
+        return _Run(
+            cache=output.past_key_values,
+            logits=output.logits[copies, -1],
+            mask=mask[copies],
+            position=positions[copies, -1],
+            rows=torch.arange(len(prompts), device=device),
+            alive=torch.ones(len(prompts), dtype=torch.bool, device=device),
+            width=width,
+        )
+
+    def shrink(self) -> None:
+        """Drops the finished sequences."""
+        keep = self.alive.nonzero()[:, 0]
+        self.cache.batch_select_indices(keep)
+        self.mask, self.position, self.rows = self.mask[keep], self.position[keep], self.rows[keep]
+        self.alive = self.alive[keep]
+
+    def forward(self, model: PreTrainedModel, token: Tensor) -> None:
+        """Appends one token to every row."""
+        self.width += 1
+        self.position = self.position + 1
+        output = _forward(
+            model, token[:, None], self.mask[:, : self.width], self.position[:, None], self.cache
+        )
+        self.cache, self.logits = output.past_key_values, output.logits[:, -1]
+
+
+def _forward(
+    model: PreTrainedModel, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any
+) -> Any:
+    optional = {"position_ids": positions, "logits_to_keep": 1}
+    accepted = inspect.signature(model.forward).parameters
+    return model(
+        input_ids=ids,
+        attention_mask=mask.long(),
+        past_key_values=cache,
+        use_cache=True,
+        **{name: value for name, value in optional.items() if name in accepted},
+    )
+
+
+@contextmanager
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Dropout off and no gradients, then the model's mode as it was.
+
+    Not `inference_mode`: buffers that a model creates in there could not be trained with later.
+    """
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)

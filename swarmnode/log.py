@@ -1,0 +1,36 @@
+"""Logging: one line an event, `event key=value`, on stderr and in the run directory.
+
+INFO is a line per round plus start and stop; WARNING is something a person may act on. What a peer
+wrote is logged only through `quoted`.
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+_MAX_QUOTED = 80
+
+
+def setup(file: Path | None = None, *, console: bool = True) -> None:
+    """Sends the package's log to stderr and, if given, appends it to `file`.
+
+    Other libraries are heard from WARNING on. May be called again; the latest call holds.
+    """
+    handlers: list[logging.Handler] = []
+    if console:
+        handlers.append(logging.StreamHandler(sys.stderr))
+    if file is not None:
+        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+    logging.basicConfig(level=logging.WARNING, format=_FORMAT, handlers=handlers, force=True)
+    logging.getLogger("swarmnode").setLevel(logging.INFO)
+
+
+def quoted(text: str) -> str:
+    """A stranger's text, escaped and cut, fit for one log line.
+
+    >>> quoted("a\\nb" + "c" * 100)
+    "'a\\\\nb" + "c" * 77 + "'…"
+    """
+    cut = text[:_MAX_QUOTED]
+    return ascii(cut) + ("…" if len(text) > _MAX_QUOTED else "")

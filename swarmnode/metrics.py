@@ -1,0 +1,178 @@
+"""The Prometheus metrics of a node, all of them, on loopback unless told otherwise.
+
+Base units, `_total` for counters, labels from closed sets only: never a peer, an address, a path.
+Everything is set from the records that are also written to the run directory, so they agree.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Info, start_http_server
+
+from swarmnode.errors import ConfigError
+from swarmnode.report import Evaluation, RoundReport, Totals
+
+log = logging.getLogger(__name__)
+
+_GAUGES = {
+    "round": "Rounds done since the run began.",
+    "policy_version": "Optimiser steps taken since the run began.",
+    "own_reward": "Mean reward of this node's fresh completions in the last round.",
+    "external_reward": "Mean reward, by this node's scorer, of the peers' completions last admitted.",
+    "held_out_accuracy": "Greedy accuracy on held-out questions, mean over tasks, last evaluation.",
+    "loss": "Loss of the last optimiser step.",
+    "grad_norm": "Gradient norm of the last step, before clipping.",
+    "kl": "Sampler's log-probability less the trainer's, mean over own tokens, nats.",
+    "kl_external": "Peers' mean log-probability less ours, mean over peers' completions, nats.",
+    "entropy": "Entropy of the policy, mean over completion tokens, nats.",
+    "clip_fraction": "Share of tokens whose gradient the clip stopped.",
+    "staleness_seconds": "Mean age of the peers' groups trained on in the last round.",
+    "pool_groups": "Peers' groups waiting to be trained on.",
+    "pool_age_seconds": "Mean age of the groups in the pool.",
+    "peers": "Peers connected.",
+    "own_groups_with_signal": "Own groups of the last round whose rewards were not all equal.",
+    "last_round_timestamp_seconds": "When the last round ended, Unix time.",
+}
+_COUNTERS = {
+    "rounds": "Rounds done.",
+    "rounds_without_step": "Rounds in which no group had a signal, so nothing was learned.",
+    "rounds_failed": "Rounds given up because the environment failed.",
+    "scorer_failures": "Rollouts lost because the scorer process died or hung on them.",
+    "generated_tokens": "Tokens generated.",
+    "rollouts_published": "Own rollouts offered to peers.",
+    "rollouts_announced": "Peers' rollouts heard of.",
+    "rollouts_fetched": "Peers' rollouts received.",
+    "rollouts_accepted": "Peers' rollouts admitted and scored.",
+    "external_groups_trained": "Peers' groups trained on.",
+    "own_groups_trained": "Own groups trained on.",
+    "network_restarts": "Times the network process was restarted.",
+    "network_bytes_in": "Payload bytes received.",
+    "network_bytes_out": "Payload bytes sent.",
+}
+_LABELLED = {
+    "trained_tokens": ("Tokens trained on.", "source"),
+    "rollouts_refused": ("Refusals of what peers sent.", "reason"),
+    "rollouts_missed": ("Rollouts asked for and not delivered.", "problem"),
+    "network_dropped": ("Items lost because a queue was full.", "queue"),
+    "phase_seconds": ("Where the time of the rounds went.", "phase"),
+}
+
+
+@dataclass(slots=True)
+class _Seen:
+    """The cumulative counts at the last report, to turn totals into increments."""
+
+    totals: Totals = field(default_factory=Totals)
+    restarts: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+class Metrics:
+    """The exporter. `open` listens, `record` takes a round's report, `close` stops listening."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host = host
+        self._port = port
+        self._registry = CollectorRegistry()
+        self._gauges = {
+            name: Gauge(f"swarmnode_{name}", text, registry=self._registry)
+            for name, text in _GAUGES.items()
+        }
+        self._counters = {
+            name: Counter(f"swarmnode_{name}", text, registry=self._registry)
+            for name, text in _COUNTERS.items()
+        }
+        self._labelled = {
+            name: Counter(f"swarmnode_{name}", text, [label], registry=self._registry)
+            for name, (text, label) in _LABELLED.items()
+        }
+        self._held_out = Gauge(
+            "swarmnode_held_out_task_accuracy",
+            "Greedy accuracy on held-out questions, last evaluation.",
+            ["task"],
+            registry=self._registry,
+        )
+        self._info = Info("swarmnode_node", "What this node runs.", registry=self._registry)
+        self._seen = _Seen()
+        self._server: Any = None
+        self._thread: Any = None
+
+    def open(self, **info: str) -> str:
+        """Listens; returns the address. `info` becomes the labels of `swarmnode_node_info`.
+
+        Raises `ConfigError` when the port is taken.
+        """
+        self._info.info(info)
+        try:
+            self._server, self._thread = start_http_server(
+                self._port, self._host, registry=self._registry
+            )
+        except OSError as error:
+            raise ConfigError(
+                f"cannot serve metrics on {self._host}:{self._port} ({error.strerror}): "
+                "choose another port with --metrics-port, or -1 for none"
+            ) from error
+        return f"http://{self._host}:{self._server.server_port}/metrics"
+
+    def resume(self, totals: Totals) -> None:
+        """Counts from these totals on: what happened before a restart is not counted again."""
+        self._seen.totals = totals
+
+    def record(self, report: RoundReport) -> None:
+        """Takes over one round."""
+        for name in self._gauges.keys() & set(RoundReport.__slots__):
+            if (value := getattr(report, name)) is not None:
+                self._gauges[name].set(value)
+        self._gauges["staleness_seconds"].set(report.staleness_s or 0.0)
+        self._gauges["pool_age_seconds"].set(report.pool_age_s)
+        self._gauges["last_round_timestamp_seconds"].set(report.time)
+        for phase, seconds in report.seconds.items():
+            self._labelled["phase_seconds"].labels(phase).inc(seconds)
+        self._count(report)
+
+    def record_evaluation(self, evaluation: Evaluation) -> None:
+        """Takes over one held-out evaluation."""
+        self._gauges["held_out_accuracy"].set(evaluation.mean_accuracy)
+        for task, accuracy in evaluation.accuracy.items():
+            self._held_out.labels(task).set(accuracy)
+
+    def close(self) -> None:
+        """Stops listening. May be called twice."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join()
+            self._server = None
+
+    def _count(self, report: RoundReport) -> None:
+        new, old = report.totals, self._seen.totals
+        increments = {
+            "rounds": 1,
+            "rounds_without_step": new.rounds_without_step - old.rounds_without_step,
+            "rounds_failed": new.rounds_failed - old.rounds_failed,
+            "scorer_failures": new.scorer_failures - old.scorer_failures,
+            "generated_tokens": new.tokens_generated - old.tokens_generated,
+            "rollouts_published": new.published - old.published,
+            "rollouts_announced": new.announced - old.announced,
+            "rollouts_fetched": new.fetched - old.fetched,
+            "rollouts_accepted": new.accepted - old.accepted,
+            "external_groups_trained": new.external_groups_trained - old.external_groups_trained,
+            "own_groups_trained": new.own_groups_trained - old.own_groups_trained,
+            "network_restarts": report.network_restarts - self._seen.restarts,
+            "network_bytes_in": new.bytes_in - old.bytes_in,
+            "network_bytes_out": new.bytes_out - old.bytes_out,
+        }
+        for name, amount in increments.items():
+            self._counters[name].inc(amount)
+        trained = self._labelled["trained_tokens"]
+        trained.labels("own").inc(new.tokens_trained_own - old.tokens_trained_own)
+        trained.labels("external").inc(new.tokens_trained_external - old.tokens_trained_external)
+        self._count_labelled("rollouts_refused", new.refused, old.refused)
+        self._count_labelled("rollouts_missed", new.missed, old.missed)
+        self._count_labelled("network_dropped", report.network_dropped, self._seen.dropped)
+        self._seen = _Seen(new, report.network_restarts, dict(report.network_dropped))
+
+    def _count_labelled(self, name: str, new: Any, old: Any) -> None:
+        for label, count in new.items():
+            self._labelled[name].labels(label).inc(count - old.get(label, 0))

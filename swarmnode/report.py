@@ -1,0 +1,103 @@
+"""What one round did, as a row of `rounds.jsonl`: the one record that logs, metrics, the demo's
+summary and pictures are made of. Own, external and held-out reward are separate.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True)
+class Totals:
+    """Counts since the run began, restarts included; kept in checkpoints.
+
+    Rollouts are counted one per question, completions are not. `refused` is by reason, `missed`
+    (asked for and not delivered) by problem, `trained_from` by the peer id of the author.
+    """
+
+    published: int = 0
+    announced: int = 0
+    fetched: int = 0
+    accepted: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+    missed: dict[str, int] = field(default_factory=dict)
+    own_groups_trained: int = 0
+    external_groups_trained: int = 0
+    trained_from: dict[str, int] = field(default_factory=dict)
+    tokens_generated: int = 0
+    tokens_trained_own: int = 0
+    tokens_trained_external: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    rounds_without_step: int = 0
+    rounds_failed: int = 0
+    scorer_failures: int = 0
+    wall_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RoundReport:
+    """One round. Rewards are means over completions, 0 to 1; None where nothing was measured.
+
+    `own_reward`: this node's fresh completions, before any filtering. `external_reward`: peers'
+    completions admitted this round, by our scorer.
+    `staleness_s`: mean age of the peers' groups trained on, by their authors' clocks.
+    `kl`: mean of the sampler's log-probability less the trainer's, own tokens; `kl_external`: the
+    same per peer's completion. `waiting_for` says in words why the node is not learning, if so.
+    """
+
+    round: int
+    time: float
+    policy_version: int
+    own_reward: float
+    own_reward_by_task: Mapping[str, float]
+    own_groups: int
+    own_groups_with_signal: int
+    external_reward: float | None
+    external_groups: int
+    external_groups_trained: int
+    loss: float | None
+    grad_norm: float | None
+    kl: float | None
+    kl_external: float | None
+    entropy: float | None
+    clip_fraction: float | None
+    staleness_s: float | None
+    pool_groups: int
+    pool_age_s: float
+    peers: int
+    network_restarts: int
+    network_dropped: Mapping[str, int]
+    waiting_for: str
+    seconds: Mapping[str, float]
+    totals: Totals
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON-able copy."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Greedy accuracy on held-out questions after `round` rounds, by task: a row of
+    `evaluations.jsonl`. `constant_baseline` is what the best constant answer to each task scores.
+    """
+
+    round: int
+    time: float
+    accuracy: Mapping[str, float]
+    constant_baseline: Mapping[str, float]
+
+    @property
+    def mean_accuracy(self) -> float:
+        """The mean over tasks."""
+        return sum(self.accuracy.values()) / len(self.accuracy)
+
+    @property
+    def mean_constant_baseline(self) -> float:
+        """The mean over tasks."""
+        return sum(self.constant_baseline.values()) / len(self.constant_baseline)
+
+    def as_dict(self) -> dict[str, Any]:
+        """A JSON-able copy."""
+        return asdict(self)

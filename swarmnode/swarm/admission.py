@@ -1,0 +1,89 @@
+"""Whether what a peer sent is taken, and if not, under which name it is refused.
+
+Pure rules, cheapest first; the caller counts. Bytes that do not parse never come here: `protocol`
+refuses them (too_large, wrong_version, unknown_kind, bad_signature, malformed, not_canonical,
+out_of_bounds). The order for the rest:
+
+| step | rule | reason |
+|---|---|---|
+| announcement | it is this node's own, echoed | `own` |
+| announcement | its publisher is not its author | `not_announced` |
+| announcement, rollout | its clock is ahead of ours by more than `MAX_AHEAD_S` | `from_future` |
+| announcement, rollout | it is older than `max_age_s` | `too_old` |
+| announcement | it was heard before (`exchange` remembers ids) | `duplicate` |
+| offer | its task is none of this swarm's | `unknown_task` |
+| rollout | the frame is not the one that was announced: id, author, task, seed, size | `not_announced` |
+| question | rebuilt, it belongs to the held-out split | `held_out` |
+| scoring | the scorer died or hung on it | `unscorable` |
+"""
+
+from collections.abc import Container
+from dataclasses import dataclass
+
+from protocol.envelope import Opened
+from protocol.errors import Reason
+from protocol.messages import Announcement, Item, Rollout
+from protocol.names import peer_id
+
+# Seconds by which an honest clock may be ahead: laptops without NTP drift by about a minute.
+MAX_AHEAD_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One rollout that `author` announced and that this node may fetch."""
+
+    author: bytes
+    item: Item
+    created: float
+    announcement_id: bytes
+
+
+def refuse_announcement(
+    author: bytes,
+    announcement: Announcement,
+    publisher: str,
+    me: bytes,
+    now: float,
+    max_age_s: float,
+) -> Reason | None:
+    """Why the announcement of `author`, gossiped by peer id `publisher`, is refused, or None."""
+    if author == me:
+        return Reason.OWN
+    if publisher != peer_id(author):
+        return Reason.NOT_ANNOUNCED
+    return _refuse_age(announcement.created, now, max_age_s)
+
+
+def refuse_item(item: Item, tasks: Container[bytes]) -> Reason | None:
+    """Why one offered rollout is refused, or None. `tasks` are the swarm's task digests."""
+    return None if item.task_digest in tasks else Reason.UNKNOWN_TASK
+
+
+def refuse_rollout(
+    opened: Opened, frame_bytes: int, offer: Offer, now: float, max_age_s: float
+) -> Reason | None:
+    """Why a fetched frame, opened, is refused for the `offer` it was fetched for, or None."""
+    rollout = opened.message
+    if type(rollout) is not Rollout or not _as_announced(opened, rollout, frame_bytes, offer):
+        return Reason.NOT_ANNOUNCED
+    return _refuse_age(rollout.created, now, max_age_s)
+
+
+def _as_announced(opened: Opened, rollout: Rollout, frame_bytes: int, offer: Offer) -> bool:
+    item = offer.item
+    return (
+        opened.id == item.rollout_id
+        and opened.author == offer.author
+        and rollout.task_digest == item.task_digest
+        and rollout.seed == item.seed
+        and frame_bytes == item.frame_bytes
+    )
+
+
+def _refuse_age(created: float, now: float, max_age_s: float) -> Reason | None:
+    if created > now + MAX_AHEAD_S:
+        return Reason.FROM_FUTURE
+    if created < now - max_age_s:
+        return Reason.TOO_OLD
+    return None

@@ -1,0 +1,78 @@
+"""Queues and stores that never grow beyond a number of items and bytes: the oldest goes first.
+
+Both count what they drop. They do not lock: a caller with several threads does.
+"""
+
+from collections import OrderedDict, deque
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class BoundedQueue(Generic[T]):
+    """First in, first out. `dropped` counts the items pushed out before they were taken."""
+
+    def __init__(self, max_items: int, max_bytes: int) -> None:
+        self.dropped = 0
+        self._max_items = max_items
+        self._max_bytes = max_bytes
+        self._items: deque[tuple[T, int]] = deque()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def put(self, item: T, size_bytes: int) -> list[T]:
+        """Appends `item` and returns those that had to go: perhaps `item` itself, if too big."""
+        self._items.append((item, size_bytes))
+        self._bytes += size_bytes
+        lost = []
+        while self._items and (len(self._items) > self._max_items or self._bytes > self._max_bytes):
+            lost.append(self.take())
+        self.dropped += len(lost)
+        return lost
+
+    def take(self) -> T:
+        """Removes and returns the oldest item; raises `IndexError` when empty."""
+        item, size_bytes = self._items.popleft()
+        self._bytes -= size_bytes
+        return item
+
+    def take_all(self) -> list[T]:
+        """Removes and returns everything, oldest first."""
+        items = [item for item, _ in self._items]
+        self._items.clear()
+        self._bytes = 0
+        return items
+
+
+class Outbox:
+    """Frames by id, served to peers until newer ones push them out."""
+
+    def __init__(self, max_items: int, max_bytes: int) -> None:
+        self.dropped = 0
+        self._max_items = max_items
+        self._max_bytes = max_bytes
+        self._frames: OrderedDict[bytes, bytes] = OrderedDict()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def put(self, id: bytes, frame: bytes) -> None:
+        """Holds `frame` as the newest; the same id again replaces it."""
+        self._bytes += len(frame) - len(self._frames.pop(id, b""))
+        self._frames[id] = frame
+        while self._frames and (
+            len(self._frames) > self._max_items or self._bytes > self._max_bytes
+        ):
+            _, oldest = self._frames.popitem(last=False)
+            self._bytes -= len(oldest)
+            self.dropped += 1
+
+    def get(self, id: bytes) -> bytes | None:
+        return self._frames.get(id)
+
+    def ids(self) -> list[bytes]:
+        """All ids held, oldest first."""
+        return list(self._frames)

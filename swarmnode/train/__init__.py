@@ -1,0 +1,22 @@
+"""Training of this node's own policy on groups of scored completions, in one process.
+
+- `advantage.py`: rewards of one group → group-relative advantages, by the rule's name
+- `batch.py`: `Sample`s → right-padded micro-batches under a padded-token budget
+- `logprob.py`: per-token log-probabilities and entropies, LM head at completion positions only
+- `loss.py`: the clipped surrogate and its numbered departures from the papers
+- `optimizer.py`: AdamW on float32 master weights; skips a step that is not finite
+- `trainer.py`: `Trainer.step`, one round's update and its report
+- `checkpoint.py`: atomic, hash-checked checkpoints on disk, and the state of every generator
+- `policy.py`: loads model and tokenizer
+
+Sources: SAPO (arXiv 2509.08721), GRPO (arXiv 2402.03300), DAPO (arXiv 2503.14476).
+
+Axes of tensors, in every docstring of this package:
+
+- `B`: sequences of one micro-batch (prompt + completion + padding)
+- `T`: token positions of one padded micro-batch
+- `N`: completion tokens of one micro-batch, flattened row by row, padding left out
+- `G`: completions of one question
+- `H`: hidden size
+- `V`: vocabulary
+"""
