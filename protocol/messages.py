@@ -174,10 +174,7 @@ class Announcement(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_
         items: Sequence[Item],
     ) -> Self:
         """An announcement of these items; `ValueError` for one that others would refuse."""
-        try:
-            packed = b"".join(_ITEM.pack(*item) for item in items)
-        except struct.error as error:
-            raise ValueError(f"an item is out of range: {error}") from error
+        packed = b"".join(map(_pack_item, items))
         label = clean_label(model_label)
         return _checked(cls(round, int(created), policy_version, label, packed))
 
@@ -294,6 +291,16 @@ def _pack_stats(mean_logp: float, token_count: int) -> bytes:
         raise ValueError("mean log-probability is NaN")
     nats = min(max(-mean_logp, 0.0), MAX_LOGP_THOUSANDTHS / 1000)  # clamps infinities, too
     return _STATS.pack(round(nats * 1000), min(max(token_count, 1), MAX_TOKEN_COUNT))
+
+
+def _pack_item(item: Item) -> bytes:
+    # struct pads and cuts byte strings without a word.
+    if len(item.rollout_id) != HASH_BYTES or len(item.task_digest) != TASK_DIGEST_BYTES:
+        raise ValueError("an item's id or task digest has the wrong length")
+    try:
+        return _ITEM.pack(*item)
+    except struct.error as error:
+        raise ValueError(f"an item is out of range: {error}") from error
 
 
 def _checked(message: M) -> M:

@@ -4,6 +4,7 @@ Read from a TOML file and from flags (`load`); an unknown key, a wrong type or a
 bounds is a `ConfigError`. What all nodes of a swarm must share is not here but in `manifest.py`.
 """
 
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -136,7 +137,7 @@ def load(
 
 def dump(settings: Settings) -> str:
     """The settings as TOML text that `load` reads back to an equal tree."""
-    tree = {k: v for k, v in msgspec.to_builtins(settings).items()}
+    tree: dict[str, Any] = msgspec.to_builtins(settings)
     for section in tree.values():
         if isinstance(section, dict):
             for key in [k for k, v in section.items() if v is None]:

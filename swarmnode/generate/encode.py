@@ -150,9 +150,7 @@ def _without_control(description: dict[str, Any], forbidden: frozenset[int]) -> 
         removed = {
             piece for piece, id in model["vocab"].items() if id in forbidden and piece != unknown
         }
-        model["vocab"] = {
-            piece: id for piece, id in model["vocab"].items() if piece not in removed
-        }
+        model["vocab"] = {piece: id for piece, id in model["vocab"].items() if piece not in removed}
         if removed and "merges" in model:
             model["merges"] = [
                 [left, right]

@@ -3,16 +3,17 @@
 Each distinct prompt is computed once; its key-value cache is then copied to its completions,
 which are decoded together. Finished sequences leave the batch when half of it is finished.
 
-Log-probabilities are recorded at temperature 1, whatever temperature sampled the tokens: that is
-what the trainer recomputes, so its ratio is exactly 1 where nothing has changed but rounding.
+Log-probabilities are those of the distribution the tokens were drawn from, softmax(logits /
+temperature), in float32: what the trainer recomputes, so that sampler and trainer differ by
+rounding only. Greedy completions report temperature 1.
 
-Prompts of different lengths are padded on the left, with a mask and explicit positions. Models
-that carry a recurrent state (Mamba and its hybrids) cannot be padded this way; they are not
-supported here. Not done here: scoring, evaluation metrics.
+Prompts of different lengths are padded on the left, with a mask and explicit positions; a model
+that takes no positions gets prompts of equal length only. Not supported: models that carry a
+recurrent state, whose cache cannot be copied. Not done here: scoring, evaluation metrics.
 """
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -64,6 +65,9 @@ class HFGenerator:
         self._temperature = temperature
         self._max_batch_tokens = max_batch_tokens
         self._chance = torch.Generator(device=model.device).manual_seed(seed)
+        self._optional = {"position_ids", "logits_to_keep"} & set(
+            inspect.signature(model.forward).parameters
+        )
 
     def generate(self, questions: Sequence[Question], completions: int) -> list[list[Completion]]:
         """`completions` samples per question. Raises `SwarmNodeError` if one alone does not fit
@@ -116,13 +120,12 @@ class HFGenerator:
 
     def _fitting(self, prompts: Sequence[list[int]], pending: Sequence[int]) -> int:
         """How many of the pending sequences go into the next batch: at least one."""
-        size = 1
-        while (
-            size < len(pending)
-            and (size + 1) * self._room(prompts[pending[size]]) <= self._max_batch_tokens
-        ):
-            size += 1
-        return size
+        for size, index in enumerate(pending):
+            fits = (size + 1) * self._room(prompts[index]) <= self._max_batch_tokens
+            equal = len(prompts[index]) == len(prompts[pending[0]])
+            if size and not (fits and (equal or "position_ids" in self._optional)):
+                return size
+        return len(pending)
 
     def _room(self, prompt: list[int]) -> int:
         return len(prompt) + self._max_new_tokens
@@ -130,7 +133,9 @@ class HFGenerator:
     def _limit(self, longest: int) -> int:
         """How many tokens a batch may sample, so that the longest stays within the context."""
         context = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
-        limit = self._max_new_tokens if context is None else min(self._max_new_tokens, context - longest)
+        if context is None:
+            return self._max_new_tokens
+        limit = min(self._max_new_tokens, int(context) - longest)
         if limit < 1:
             raise ConfigError(
                 f"a prompt of {longest} tokens does not fit into the model's context of {context}; "
@@ -142,13 +147,13 @@ class HFGenerator:
         """Samples one completion for each entry; equal neighbours share their prompt's pass."""
         longest = max(len(prompt) for prompt in prompts)
         limit = self._limit(longest)
-        run = _Run.start(self._model, prompts, limit)
+        run = _Run.start(self._model, self._optional, prompts, limit)
         tokens = torch.zeros(len(prompts), limit, dtype=torch.long, device=self._model.device)
         logps = torch.zeros(len(prompts), limit, device=self._model.device)
         lengths = torch.full((len(prompts),), limit, device=self._model.device)
         for step in range(limit):
-            logp = torch.log_softmax(run.logits.float(), dim=-1)  # (rows, V)
-            token = self._choose(logp, temperature)
+            logp = torch.log_softmax(run.logits.float() / (temperature or 1.0), dim=-1)  # (rows, V)
+            token = logp.argmax(dim=-1) if temperature is None else self._sample(logp)
             alive = run.alive
             tokens[run.rows[alive], step] = token[alive]
             logps[run.rows[alive], step] = logp.gather(1, token[:, None])[alive, 0]
@@ -161,7 +166,7 @@ class HFGenerator:
             if 2 * going <= len(token):  # copying the cache pays once half of it is dead
                 token = token[run.alive]
                 run.shrink()
-            run.forward(self._model, token)
+            run.forward(token)
         return [
             _Sampled(ids[:length], row[:length])
             for ids, row, length in zip(
@@ -169,12 +174,9 @@ class HFGenerator:
             )
         ]
 
-    def _choose(self, logp: Tensor, temperature: float | None) -> Tensor:
-        """One token per row: the most probable for temperature None, else sampled."""
-        if temperature is None:
-            return logp.argmax(dim=-1)
-        weights = torch.softmax(logp / temperature, dim=-1)
-        return torch.multinomial(weights, 1, generator=self._chance)[:, 0]
+    def _sample(self, logp: Tensor) -> Tensor:
+        """One token per row of (rows, V)."""
+        return torch.multinomial(logp.exp(), 1, generator=self._chance)[:, 0]
 
     def _completion(self, sampled: _Sampled) -> Completion:
         ended = sampled.ids[-1] in self._eos_ids
@@ -193,38 +195,42 @@ class _Run:
     """The sequences of one batch that are still decoded. `rows` maps them to the batch's entries;
     a row that is not `alive` is computed along until `shrink`."""
 
+    model: PreTrainedModel
+    optional: Set[str]  # which of the arguments that not every model takes this one does
     cache: Any
     logits: Tensor  # (rows, V), of the next token
-    mask: Tensor  # (rows, longest prompt + limit), False on the padding
+    mask: Tensor  # (rows, longest prompt + limit), 0 on the padding, else 1
     position: Tensor  # (rows,), of the last token computed
     rows: Tensor
     alive: Tensor
     width: int  # columns of the mask that are computed
 
     @staticmethod
-    def start(model: PreTrainedModel, prompts: Sequence[list[int]], limit: int) -> "_Run":
+    def start(
+        model: PreTrainedModel, optional: Set[str], prompts: Sequence[list[int]], limit: int
+    ) -> "_Run":
         """Computes each distinct prompt once and copies its cache to its sequences."""
-        distinct = list(dict.fromkeys(tuple(prompt) for prompt in prompts))
+        distinct = {prompt: row for row, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
         width = max(len(prompt) for prompt in distinct)
-        device = model.device
         ids = torch.zeros(len(distinct), width, dtype=torch.long)
-        mask = torch.ones(len(distinct), width + limit, dtype=torch.bool)
-        for row, prompt in enumerate(distinct):
+        mask = torch.ones(len(distinct), width + limit, dtype=torch.long)
+        for prompt, row in distinct.items():
             ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            mask[row, : width - len(prompt)] = False
-        ids, mask = ids.to(device), mask.to(device)
+            mask[row, : width - len(prompt)] = 0
+        ids, mask = ids.to(model.device), mask.to(model.device)
         positions = (mask[:, :width].cumsum(dim=1) - 1).clamp(min=0)
-        output = _forward(model, ids, mask[:, :width], positions, None)
-        place = {prompt: row for row, prompt in enumerate(distinct)}
-        copies = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=device)
+        output = _forward(model, optional, ids, mask[:, :width], positions, None)
+        copies = torch.tensor([distinct[tuple(prompt)] for prompt in prompts], device=model.device)
         output.past_key_values.batch_select_indices(copies)
         return _Run(
+            model=model,
+            optional=optional,
             cache=output.past_key_values,
             logits=output.logits[copies, -1],
             mask=mask[copies],
             position=positions[copies, -1],
-            rows=torch.arange(len(prompts), device=device),
-            alive=torch.ones(len(prompts), dtype=torch.bool, device=device),
+            rows=torch.arange(len(prompts), device=model.device),
+            alive=torch.ones(len(prompts), dtype=torch.bool, device=model.device),
             width=width,
         )
 
@@ -235,27 +241,30 @@ class _Run:
         self.mask, self.position, self.rows = self.mask[keep], self.position[keep], self.rows[keep]
         self.alive = self.alive[keep]
 
-    def forward(self, model: PreTrainedModel, token: Tensor) -> None:
+    def forward(self, token: Tensor) -> None:
         """Appends one token to every row."""
         self.width += 1
         self.position = self.position + 1
-        output = _forward(
-            model, token[:, None], self.mask[:, : self.width], self.position[:, None], self.cache
-        )
+        mask, positions = self.mask[:, : self.width], self.position[:, None]
+        output = _forward(self.model, self.optional, token[:, None], mask, positions, self.cache)
         self.cache, self.logits = output.past_key_values, output.logits[:, -1]
 
 
 def _forward(
-    model: PreTrainedModel, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any
+    model: PreTrainedModel,
+    optional: Set[str],
+    ids: Tensor,
+    mask: Tensor,
+    positions: Tensor,
+    cache: Any,
 ) -> Any:
-    optional = {"position_ids": positions, "logits_to_keep": 1}
-    accepted = inspect.signature(model.forward).parameters
+    arguments = {"position_ids": positions, "logits_to_keep": 1}
     return model(
         input_ids=ids,
-        attention_mask=mask.long(),
+        attention_mask=mask,
         past_key_values=cache,
         use_cache=True,
-        **{name: value for name, value in optional.items() if name in accepted},
+        **{name: value for name, value in arguments.items() if name in optional},
     )
 
 

@@ -3,7 +3,7 @@
 Both count what they drop. They do not lock: a caller with several threads does.
 """
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -76,3 +76,28 @@ class Outbox:
     def ids(self) -> list[bytes]:
         """All ids held, oldest first."""
         return list(self._frames)
+
+
+class Budget:
+    """How often each peer may do something in a window of time. Forgets at each window's start.
+
+    Peers are counted, not trusted: whoever makes many keys has many budgets, and the memory for
+    them is bounded by `max_peers`, above which all newcomers of the window are refused.
+    """
+
+    def __init__(self, per_peer: int, window_s: float, max_peers: int = 10_000) -> None:
+        self._per_peer = per_peer
+        self._window_s = window_s
+        self._max_peers = max_peers
+        self._counts: Counter[str] = Counter()
+        self._began = float("-inf")
+
+    def allows(self, peer: str, now: float) -> bool:
+        """Whether `peer` has budget left at `now` (seconds); takes one from it."""
+        if now - self._began >= self._window_s:
+            self._began = now
+            self._counts.clear()
+        if peer not in self._counts and len(self._counts) >= self._max_peers:
+            return False
+        self._counts[peer] += 1
+        return self._counts[peer] <= self._per_peer

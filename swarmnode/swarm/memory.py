@@ -14,8 +14,8 @@ from swarmnode.swarm.transport import (
     MAX_EVENTS,
     MAX_HELD_BYTES,
     MAX_HELD_FRAMES,
-    AnyEvent,
     Announced,
+    AnyEvent,
     Fetched,
     FetchFailed,
     FetchProblem,
@@ -112,7 +112,8 @@ class MemoryTransport:
             peers=peers,
             bytes_in=self._bytes["in"],
             bytes_out=self._bytes["out"],
-            dropped={"events": self._events.dropped, "hold": self._outbox.dropped},
+            dropped=dict.fromkeys(QUEUES, 0)
+            | {"events": self._events.dropped, "hold": self._outbox.dropped},
         )
 
     def close(self) -> None:

@@ -102,7 +102,9 @@ def split_peer(text: str) -> tuple[str, str]:
     address, found, peer = text.rpartition("/p2p/")
     example = "/ip4/203.0.113.7/tcp/4001/p2p/12D3KooW…"
     if not found or not address:
-        raise ConfigError(f"peer {text[:200]!r} does not end in /p2p/<peer id>: write it as {example}")
+        raise ConfigError(
+            f"peer {text[:200]!r} does not end in /p2p/<peer id>: write it as {example}"
+        )
     try:
         peer_id_bytes(peer)
         to_binary(address)

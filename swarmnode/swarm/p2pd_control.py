@@ -122,9 +122,7 @@ class Control:
         request.dht.cid = cid
         await self._ask(request, timeout_s + 1)
 
-    async def find_providers(
-        self, cid: bytes, count: int, timeout_s: int
-    ) -> dict[str, list[str]]:
+    async def find_providers(self, cid: bytes, count: int, timeout_s: int) -> dict[str, list[str]]:
         """Up to `count` peers that provide `cid`, with what addresses the DHT knows."""
         request = self._dht(self._pb.DHTRequest.FIND_PROVIDERS, timeout_s)
         request.dht.cid = cid

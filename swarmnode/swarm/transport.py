@@ -113,6 +113,7 @@ QUEUES = (
     "hold",  # held frames pushed out by newer ones: normal ageing of the outbox
     "events",  # arrived, but not polled in time
     "oversized",  # gossip messages above the protocol's limit
+    "flood",  # announcements of a publisher who sends far too many
     "streams",  # peers turned away because too many were being served
 )
 

@@ -3,6 +3,7 @@
 - `advantage.py`: rewards of one group → group-relative advantages, by the rule's name
 - `batch.py`: `Sample`s → right-padded micro-batches under a padded-token budget
 - `logprob.py`: per-token log-probabilities and entropies, LM head at completion positions only
+- `prefix.py`: hidden states of completions, each distinct prompt computed once
 - `loss.py`: the clipped surrogate and its numbered departures from the papers
 - `optimizer.py`: AdamW on float32 master weights; skips a step that is not finite
 - `trainer.py`: `Trainer.step`, one round's update and its report

@@ -8,6 +8,7 @@ is never written again; an older one is deleted only after that. No pickle anywh
     checkpoints/round-00000042/{model.safetensors, optimizer.safetensors, state.json, MANIFEST.json}
     checkpoints/.saving-…      being written, or left by a crash: removed by the next save
     checkpoints/.removing-…    being deleted, likewise
+    checkpoints/spoilt-…       was in the way of a new one; kept for a person to look at
 
 It does not decide when to save, and it does not know what the state means (`trainer.py`, `node.py`)
 beyond the states of random generators, whose JSON form is here. One process writes a folder.
@@ -37,7 +38,7 @@ FORMAT = 1
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 MANIFEST = "MANIFEST.json"
 ROUND_NAME = re.compile(r"round-(\d{8,})")
-SAVING, REMOVING = ".saving-", ".removing-"
+SAVING, REMOVING, SPOILT = ".saving-", ".removing-", "spoilt-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +75,8 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     """Makes `checkpoint` durable under `folder`, then deletes all but the newest `keep` (≥ 1).
 
     Returns the new folder once it survives a power cut. A spoilt checkpoint of the same or a later
-    round, which `load_latest` must have passed over, gives way. Raises `ValueError` when a valid
-    one stands there, and `SwarmNodeError` when the disk refuses; earlier ones are intact then.
+    round, which `load_latest` passed over, is renamed out of the way. Raises `ValueError` when a
+    valid one stands there, and `SwarmNodeError` when the disk refuses; earlier ones stay intact.
     """
     if checkpoint.round < 0 or keep < 1:
         raise ValueError(f"round {checkpoint.round} must be ≥ 0 and keep {keep} ≥ 1")
@@ -85,10 +86,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder)
-        spoilt = [path for path in _newest_first(folder) if _round(path) >= checkpoint.round]
-        for path in spoilt:
-            if not _damage(path):
-                raise ValueError(f"{path.name} exists; round {checkpoint.round} is not newer")
+        _set_spoilt_aside(folder, checkpoint.round)
         saving.mkdir()
         save_file(_storable(checkpoint.model), saving / MODEL)
         save_file(_storable(checkpoint.optimizer), saving / OPTIMIZER)
@@ -97,8 +95,6 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         for path in saving.iterdir():
             _flush(path)
         _flush(saving)
-        for path in spoilt:
-            _remove(path)
         saving.rename(final)
         _flush(folder)
         for path in _newest_first(folder)[keep:]:
@@ -244,6 +240,17 @@ def _remove_leftovers(folder: Path) -> None:
     for path in folder.iterdir():
         if path.name.startswith((SAVING, REMOVING)):
             shutil.rmtree(path)
+
+
+def _set_spoilt_aside(folder: Path, from_round: int) -> None:
+    for path in _newest_first(folder):
+        if _round(path) < from_round:
+            return
+        if not _damage(path):
+            raise ValueError(f"{path.name} exists, round {from_round} is not newer")
+        aside = path.with_name(f"{SPOILT}{path.name}")
+        copies = len(list(folder.glob(f"{aside.name}*")))
+        path.rename(f"{aside}-{copies + 1}" if copies else aside)
 
 
 def _random_state(rng: random.Random) -> list[Any]:

@@ -5,7 +5,7 @@ tensor; only the positions that predict a completion token need it. So the decod
 hidden states are gathered at those positions, and the head is applied to them in tiles whose
 logits are recomputed in the backward pass. Models that do something to the logits after the head
 (Gemma 2 caps them, Granite and Cohere scale them) go through their own forward instead; which way
-a model goes is measured on it (`head_is_plain`), not looked up in a list of names.
+a model goes is measured on it (`measure`), not looked up in a list of names.
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,20 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from swarmnode.train.prefix import predicting_states, predicting_states_shared, shares_prompts
+
 # Logits of one tile of the LM head, in elements. 2**26 float32 logits are 256 MiB: about 440
 # tokens of a 150,000-word vocabulary. Twice this doubles the head's memory; much less leaves
 # matrix products too small to fill a GPU. With one tile nothing is recomputed.
 TILE_LOGITS = 2**26
+
+
+@dataclass(frozen=True, slots=True)
+class Shortcuts:
+    """Which ways around the model's own full forward give the same numbers for it."""
+
+    plain_head: bool = False  # logits are the LM head of the decoder's last hidden states
+    shared_prompts: bool = False  # `prefix.predicting_states_shared`; only with a plain head
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +45,7 @@ def completion_logps(
     attention_mask: Tensor,
     completion_mask: Tensor,
     *,
-    plain_head: bool,
+    shortcuts: Shortcuts,
     temperature: float = 1.0,
     tile_logits: int = TILE_LOGITS,
 ) -> TokenStatistics:
@@ -43,15 +53,16 @@ def completion_logps(
 
     `input_ids` and `attention_mask` are (B, T) int64, right-padded, `completion_mask` (B, T) bool
     and never true in column 0. π is softmax(logits / temperature), the distribution the sampler
-    drew from, so sampled tokens are on-policy at any temperature. `plain_head` is `head_is_plain`
-    of this model. The softmax is computed in float32 whatever the model's dtype.
+    drew from, so sampled tokens are on-policy at any temperature. `shortcuts` is `measure` of this
+    model. The softmax is computed in float32 whatever the model's dtype.
     """
-    predicting = completion_mask[:, 1:]  # (B, T-1): position t predicts token t + 1
-    targets = input_ids[:, 1:][predicting]  # (N,)
-    if not plain_head:
-        logits = _own_logits(model, input_ids, attention_mask)[:, :-1][predicting]  # (N, V)
+    targets = input_ids[completion_mask]  # (N,)
+    if not shortcuts.plain_head:
+        # Position t predicts token t + 1.
+        logits = _own_logits(model, input_ids, attention_mask)[:, :-1][completion_mask[:, 1:]]
         return TokenStatistics(*_from_logits(logits, targets, temperature))
-    hidden = _hidden_states(model, input_ids, attention_mask)[:, :-1][predicting]  # (N, H)
+    states = predicting_states_shared if shortcuts.shared_prompts else predicting_states
+    hidden = states(_decoder(model), input_ids, attention_mask, completion_mask)  # (N, H)
     head = _output_embeddings(model)
     assert head is not None  # what plain_head says
     rows = max(1, tile_logits // _vocabulary(head))
@@ -67,23 +78,28 @@ def completion_logps(
     )
 
 
-@torch.no_grad()
-def head_is_plain(model: nn.Module) -> bool:
-    """Whether the model's logits are exactly its LM head applied to its decoder's last states.
+def measure(model: nn.Module) -> Shortcuts:
+    """The shortcuts that hold for this model, tried on small probes.
 
-    Measured on a four-token probe, bit for bit: the same operations on the same input give the
-    same bits, and a cap or a scale changes some even where logits are small. A false "no" costs
-    speed, never correctness. The model must be in evaluation mode.
+    A false "no" costs speed, never correctness. The model must be in evaluation mode.
     """
+    plain_head = _head_is_plain(model)
+    return Shortcuts(plain_head, shared_prompts=plain_head and shares_prompts(model))
+
+
+@torch.no_grad()
+def _head_is_plain(model: nn.Module) -> bool:
+    """Bit for bit: the same operations on the same input give the same bits, and a cap or a scale
+    changes some even where logits are small."""
     head = _output_embeddings(model)
     if head is None or not hasattr(model, "get_decoder"):
         return False
-    input_ids = torch.arange(4, device=_device(model)).remainder(_vocabulary(head))[None]  # (1, 4)
+    device = next(model.parameters()).device
+    input_ids = torch.arange(4, device=device).remainder(_vocabulary(head))[None]  # (1, 4)
     mask = torch.ones_like(input_ids)
-    hidden = _hidden_states(model, input_ids, mask)
-    if hidden is None:
-        return False
-    return torch.equal(head(hidden), _own_logits(model, input_ids, mask))
+    output = _decoder(model)(input_ids=input_ids, attention_mask=mask, use_cache=False)
+    hidden = getattr(output, "last_hidden_state", None)
+    return hidden is not None and torch.equal(head(hidden), _own_logits(model, input_ids, mask))
 
 
 def _tile(
@@ -110,11 +126,8 @@ def _own_logits(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> 
     return logits
 
 
-def _hidden_states(model: Any, input_ids: Tensor, attention_mask: Tensor) -> Any:
-    """(B, T, H) after the final norm, or None where the decoder does not name them."""
-    decoder = model.get_decoder()
-    output = decoder(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
-    return getattr(output, "last_hidden_state", None)
+def _decoder(model: Any) -> Any:
+    return model.get_decoder()
 
 
 def _output_embeddings(model: Any) -> nn.Module | None:
@@ -126,7 +139,3 @@ def _vocabulary(head: nn.Module) -> int:
     weight = head.weight
     assert isinstance(weight, Tensor)
     return len(weight)
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from swarmnode.config import TrainSettings
 from swarmnode.errors import SwarmNodeError
 from swarmnode.train.batch import MicroBatch, Sample, pack, split
-from swarmnode.train.logprob import completion_logps, head_is_plain
+from swarmnode.train.logprob import Shortcuts, completion_logps, measure
 from swarmnode.train.loss import clipped_surrogate
 from swarmnode.train.optimizer import MasterAdamW
 
@@ -82,7 +82,7 @@ class Trainer:
         self._temperature = temperature
         self._optimizer = MasterAdamW(model, settings)
         self._micro_batch_tokens = settings.micro_batch_tokens
-        self._plain_head: bool | None = None  # measured in the first step
+        self._shortcuts: Shortcuts | None = None  # measured in the first pass
 
     def step(self, samples: Sequence[Sample]) -> StepReport:
         """Trains once on `samples` and reports; leaves the model in evaluation mode.
@@ -93,8 +93,6 @@ class Trainer:
         `SwarmNodeError` when a single sample does not fit.
         """
         self._model.eval()
-        if samples and self._plain_head is None:
-            self._plain_head = head_is_plain(self._model)
         old_logps: dict[int, Tensor] = {}  # sample → (its tokens,), the policy before the step
         passes: list[_Pass] = []
         for _ in range(self._settings.epochs if samples else 0):
@@ -159,7 +157,10 @@ class Trainer:
     ) -> "_Totals":
         """Adds the gradients of the whole step up. The first pass fills `old_logps`."""
         settings = self._settings
+        self._optimizer.clear_gradients()  # what an interrupted step may have left
         device = next(self._model.parameters()).device
+        if self._shortcuts is None:
+            self._shortcuts = measure(self._model)
         step_tokens = sum(len(s.completion_ids) for s in samples)
         sums: list[Tensor] = []
         for indices in split([s.length for s in samples], self._micro_batch_tokens):
@@ -169,7 +170,7 @@ class Trainer:
                 batch.input_ids,
                 batch.attention_mask,
                 batch.completion_mask,
-                plain_head=self._plain_head is True,
+                shortcuts=self._shortcuts,
                 temperature=self._temperature,
             )
             logps = tokens.logps.detach()

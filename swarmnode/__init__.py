@@ -1,0 +1,18 @@
+"""A node of a peer-to-peer swarm of language models that learn from each other (SAPO).
+
+| file | what it is |
+|---|---|
+| `cli.py` | the command line; `joining.py`, `demo.py`, `evaluating.py`, `inspection.py` do the work |
+| `node.py` | open, run, close: the only place where the parts below meet |
+| `config.py`, `manifest.py` | one node's settings; what all nodes of a swarm share |
+| `rollout.py`, `report.py` | the records that cross layers; what a round did |
+| `samples.py`, `evaluation.py` | groups → training samples; held-out accuracy |
+| `run_directory.py`, `identity.py` | a run on disk; the key that is the node |
+| `metrics.py`, `log.py`, `plots.py`, `summary.py` | what a person sees |
+| `tasks/` | questions, their scores, the scorer process |
+| `generate/` | completions from the policy; prompts and foreign text |
+| `train/` | advantages, loss, optimiser step, checkpoints, model loading |
+| `swarm/` | transports, what is admitted, sampled, pooled |
+
+The method is SAPO, Swarm sAmpling Policy Optimization (arXiv 2509.08721).
+"""

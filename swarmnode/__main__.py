@@ -1,0 +1,5 @@
+"""`python -m swarmnode`: the same as the `swarmnode` program."""
+
+from swarmnode.cli import main
+
+main()

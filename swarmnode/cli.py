@@ -1,0 +1,275 @@
+"""The command line. Heavy imports are inside the commands, so `--help` answers at once.
+
+Exit codes: 0 done, 1 failed, 2 wrong use (one line says what, what is allowed, how to fix it),
+130 interrupted.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from typer.exceptions import TyperException
+
+from swarmnode.errors import ConfigError, SwarmNodeError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Join a peer-to-peer swarm of language models that learn from each other's rollouts.",
+)
+keys_app = typer.Typer(no_args_is_help=True, help="Show, make, export or import an identity.")
+app.add_typer(keys_app, name="keys")
+
+RunOption = Annotated[
+    Path | None, typer.Option("--run", help="Run directory.", rich_help_panel="Run")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def main() -> NoReturn:
+    """The entry point of the `swarmnode` program."""
+    try:
+        result = app(standalone_mode=False)
+    except ConfigError as error:
+        _fail(str(error), 2)
+    except SwarmNodeError as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("stopped at once; the last checkpoint is kept", 130)
+    except typer.Abort:
+        _fail("aborted", 130)
+    except TyperException as error:
+        hint = "" if "\n" in error.format_message() else " (--help shows what is allowed)"
+        _fail(error.format_message() + hint, error.exit_code)
+    sys.exit(result if type(result) is int else 0)
+
+
+@app.command()
+def join(
+    model: Annotated[
+        str | None,
+        typer.Option(help='Hub name, local folder, or "demo" for the small model shipped inside.'),
+    ] = None,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(help="Address of a node of the swarm, as it prints it; may be repeated."),
+    ] = None,
+    swarm: Annotated[
+        str | None,
+        typer.Option(
+            help="Built-in swarm or manifest file. Default: demo for the demo model, else reasoning."
+        ),
+    ] = None,
+    run: RunOption = None,
+    settings_file: Annotated[
+        Path | None, typer.Option("--config", help="Settings file (TOML); flags win over it.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option(help="Continue the run in the run directory, if there is one.")
+    ] = True,
+    rounds: Annotated[
+        int | None, typer.Option(help="Stop after this many rounds; 0: until stopped.")
+    ] = None,
+    sharing: Annotated[
+        str | None, typer.Option(help="sapo: learn from peers as published; off: train alone.")
+    ] = None,
+    questions: Annotated[
+        int | None, typer.Option(help="Own questions per round (I of SAPO).", rich_help_panel="Learning")
+    ] = None,
+    external: Annotated[
+        int | None, typer.Option(help="Peers' groups per round (J of SAPO).", rich_help_panel="Learning")
+    ] = None,
+    completions: Annotated[
+        int | None, typer.Option(help="Completions per question (G).", rich_help_panel="Learning")
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="Longest completion.", rich_help_panel="Learning")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.", rich_help_panel="Learning")] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Commit, tag or branch of a hub model.", rich_help_panel="Model")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Model name that peers see, ≤ 16 bytes.", rich_help_panel="Model")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda, cuda:1 …", rich_help_panel="Model")
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on.", rich_help_panel="Network")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on; 0: any free one.", rich_help_panel="Network")
+    ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Do not open a network.", rich_help_panel="Network")
+    ] = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            help="Prometheus port on 127.0.0.1; 0: any free one, -1: none.", rich_help_panel="Run"
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="0: derived from the identity.", rich_help_panel="Run")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads; 0: all.", rich_help_panel="Run")
+    ] = None,
+    checkpoint_every: Annotated[
+        int | None,
+        typer.Option(help="Rounds; 0: as often as costs at most 5 %.", rich_help_panel="Run"),
+    ] = None,
+    evaluate_every: Annotated[
+        int | None,
+        typer.Option(help="Rounds; 0: only first and last.", rich_help_panel="Run"),
+    ] = None,
+) -> int:
+    """Train a model in a swarm (or alone until peers are there).
+
+    The node prints its addresses; give one to another machine's --peer. Ctrl-C once finishes the
+    round and saves, twice stops at once. Started again with the same --run it resumes.
+    """
+    flags = {
+        "": {"swarm": swarm},
+        "model": {"name": model, "revision": revision, "label": label, "device": device},
+        "generate": {
+            "questions": questions,
+            "completions": completions,
+            "max_new_tokens": max_new_tokens,
+        },
+        "sharing": {"rule": sharing, "external": external},
+        "train": {"lr": lr},
+        "network": {
+            "host": host,
+            "port": port,
+            "peers": tuple(peer) if peer else None,
+            "backend": "off" if offline else None,
+        },
+        "run": {
+            "rounds": rounds,
+            "seed": seed,
+            "threads": threads,
+            "checkpoint_every": checkpoint_every,
+            "evaluate_every": evaluate_every,
+        },
+        "metrics": {"port": metrics_port},
+    }
+    from swarmnode import joining
+
+    return joining.join(flags, settings_file, run, resume=resume)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the run is written.")] = Path("runs/demo"),
+    nodes: Annotated[int, typer.Option(min=2, max=16, help="Node processes.")] = 4,
+    rounds: Annotated[int, typer.Option(min=13, help="Rounds of each node.")] = 80,
+) -> int:
+    """Run a swarm of real nodes on this machine and watch it learn.
+
+    Writes summary.json and learning.png into --out. A demo that was interrupted continues; a
+    finished one is set aside first. A node that dies is started again and resumes.
+    """
+    from swarmnode import demo as demo_swarm
+
+    return demo_swarm.run(out, nodes, rounds)
+
+
+@app.command("eval")
+def evaluate(
+    target: Annotated[
+        str, typer.Argument(help="Run directory, checkpoint, model folder, hub name, or demo.")
+    ],
+    swarm: Annotated[
+        str | None, typer.Option(help="Whose tasks; default: the run's, or as for join.")
+    ] = None,
+    questions: Annotated[int, typer.Option(min=1, help="Held-out questions per task.")] = 64,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda …")] = "auto",
+    as_json: JsonOption = False,
+) -> int:
+    """Held-out accuracy per task, beside what the best constant answer would score."""
+    from swarmnode import evaluating
+
+    return evaluating.run(target, swarm, questions, device, as_json=as_json)
+
+
+@app.command()
+def inspect(
+    source: Annotated[str, typer.Argument(help="File with one frame, hexadecimal text, or -.")],
+    swarm: Annotated[
+        str | None, typer.Option(help="Swarm to check the signature against (name or file).")
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Show what the bytes of one frame say, and whether they would be refused."""
+    from swarmnode import inspection
+
+    return inspection.run(source, swarm, as_json=as_json)
+
+
+KeyOption = Annotated[
+    Path, typer.Option("--key", help="Key file; a node's is identity.key in its run directory.")
+]
+
+
+@keys_app.command("show")
+def keys_show(key: KeyOption, as_json: JsonOption = False) -> None:
+    """Show the peer id and public key. The secret is not shown."""
+    from swarmnode import identity
+
+    me = identity.load(key)
+    shown = {"peer_id": me.peer_id, "public_key": me.public_key.hex(), "file": str(key)}
+    _print(shown, as_json)
+
+
+@keys_app.command("new")
+def keys_new(key: KeyOption, as_json: JsonOption = False) -> None:
+    """Make a new identity. An existing file is never overwritten."""
+    from swarmnode import identity
+
+    me = identity.create(key)
+    _print({"peer_id": me.peer_id, "public_key": me.public_key.hex(), "file": str(key)}, as_json)
+
+
+@keys_app.command("export")
+def keys_export(
+    key: KeyOption,
+) -> None:
+    """Print an identity as one line of text, to keep it safe or to move it. It is your secret:
+    whoever has it is you."""
+    from swarmnode import identity
+
+    typer.echo(identity.export_text(identity.load(key)))
+
+
+@keys_app.command("import")
+def keys_import(
+    key: KeyOption,
+) -> None:
+    """Take over an identity from the text that `keys export` printed, read from standard input.
+
+    An existing file is never overwritten.
+    """
+    from swarmnode import identity
+
+    me = identity.import_text(sys.stdin.read(), key)
+    _print({"peer_id": me.peer_id, "file": str(key)}, False)
+
+
+def _print(values: dict[str, Any], as_json: bool) -> None:
+    console = Console()
+    if as_json:
+        console.print_json(data=values)
+        return
+    for name, value in values.items():
+        console.print(f"{name.replace('_', ' ')}: {value}", highlight=False, soft_wrap=True)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    Console(stderr=True).print(f"swarmnode: {message}", highlight=False, soft_wrap=True, markup=False)
+    sys.exit(code)

@@ -1,0 +1,101 @@
+"""What `swarmnode eval` does: held-out accuracy of a run, a checkpoint, a folder or a hub model."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from protocol.names import task_digest
+from swarmnode import config, manifest
+from swarmnode.config import ModelSettings, Settings
+from swarmnode.errors import ConfigError
+from swarmnode.joining import default_swarm
+from swarmnode.report import Evaluation
+
+
+def run(target: str, swarm: str | None, questions: int, device: str, *, as_json: bool) -> int:
+    """Prints accuracy by task; exit code 0. Raises `ConfigError` for an unusable target."""
+    settings, weights = _resolve(target, device)
+    found = swarm or settings.swarm or default_swarm(settings.model.name)
+    evaluation = _evaluate(settings, weights, manifest.load(found), questions)
+    console = Console()
+    if as_json:
+        shown: dict[str, Any] = {"target": target, "swarm": found, **evaluation.as_dict()}
+        shown["mean_accuracy"] = evaluation.mean_accuracy
+        shown["mean_constant_baseline"] = evaluation.mean_constant_baseline
+        console.print_json(data=shown)
+        return 0
+    table = Table("task", "accuracy", "best constant", title=f"{target} on held-out questions")
+    for task, accuracy in evaluation.accuracy.items():
+        table.add_row(task, f"{accuracy:.3f}", f"{evaluation.constant_baseline[task]:.3f}")
+    table.add_section()
+    mean, baseline = evaluation.mean_accuracy, evaluation.mean_constant_baseline
+    table.add_row("mean", f"{mean:.3f}", f"{baseline:.3f}")
+    console.print(table)
+    return 0
+
+
+def _resolve(target: str, device: str) -> tuple[Settings, Path | None]:
+    """The settings to load the model by, and the folder whose checkpoint replaces its weights."""
+    path = Path(target)
+    if path.name.startswith("round-") and (path / "MANIFEST.json").exists():
+        run, checkpoint = path.parent.parent, path
+    elif (path / "checkpoints").is_dir():
+        run, checkpoint = path, path / "checkpoints"
+    else:
+        model = ModelSettings(name=target, device=device)
+        return replace_model(config.preset(target), model), None
+    saved = config.load(run / "config.toml", {"model": {"device": device}})
+    return saved, checkpoint
+
+
+def replace_model(settings: Settings, model: ModelSettings) -> Settings:
+    """The settings with another model."""
+    return config.load(None, {"model": {"name": model.name, "device": model.device}}, settings)
+
+
+def _evaluate(
+    settings: Settings, weights: Path | None, swarm: manifest.Manifest, questions: int
+) -> Evaluation:
+    from swarmnode.evaluation import evaluate
+    from swarmnode.generate.encode import text_codec
+    from swarmnode.generate.hf import HFGenerator
+    from swarmnode.generate.prompt import prompt_encoder
+    from swarmnode.node import task_specs
+    from swarmnode.tasks.answer import instruction
+    from swarmnode.tasks.scorer import Scorer
+    from swarmnode.tasks.taskset import TaskSet
+    from swarmnode.train.policy import load as load_policy
+
+    policy = load_policy(settings.model)
+    round = _load_weights(policy.model, weights) if weights else 0
+    specs = task_specs(swarm)
+    tasks = TaskSet(specs, swarm.held_out_ratio, swarm.answer_format, task_digest)
+    tasks.open()
+    codec = text_codec(policy.tokenizer)
+    generator = HFGenerator(
+        policy.model,
+        prompt_encoder(policy.tokenizer, codec, instruction(swarm.answer_format)),
+        policy.eos_ids,
+        max_new_tokens=settings.generate.max_new_tokens,
+        temperature=1.0,
+        seed=0,
+    )
+    scorer = Scorer(specs, swarm.answer_format)
+    scorer.open()
+    try:
+        return evaluate(generator, scorer, tasks, questions, round)
+    finally:
+        scorer.close()
+
+
+def _load_weights(model: Any, path: Path) -> int:
+    """Puts a checkpoint's weights into `model`; returns its round."""
+    from swarmnode.train import checkpoint
+
+    found = checkpoint.load_latest(path).checkpoint
+    if found is None:
+        raise ConfigError(f"no valid checkpoint in {path}")
+    model.load_state_dict(dict(found.model), strict=False)
+    return found.round

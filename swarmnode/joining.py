@@ -1,0 +1,140 @@
+"""What `swarmnode join` does: settings and run directory from flags, then one node until it ends."""
+
+import logging
+import signal
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from protocol.messages import Hello
+from swarmnode import config, log, manifest
+from swarmnode.config import Settings
+from swarmnode.errors import ConfigError
+from swarmnode.identity import Identity
+from swarmnode.manifest import Manifest
+from swarmnode.report import RoundReport
+from swarmnode.run_directory import RunDirectory, first_free
+from swarmnode.swarm.transport import Transport
+
+logger = logging.getLogger(__name__)
+
+
+def join(
+    flags: dict[str, dict[str, Any]],
+    settings_file: Path | None,
+    run: Path | None,
+    *,
+    resume: bool,
+) -> int:
+    """Runs a node until its rounds are done or a signal stops it; returns the exit code."""
+    if run is None:
+        run_name = _default_run_name(flags, settings_file)
+        directory = first_free(run_name)
+    else:
+        directory = RunDirectory(run)
+        directory.open()
+    try:
+        settings = _settings(flags, settings_file, directory)
+        swarm = manifest.load(settings.swarm or default_swarm(settings.model.name))
+        _check_resume(directory, resume)
+        return _run(settings, swarm, directory)
+    finally:
+        directory.close()
+
+
+def default_swarm(model_name: str) -> str:
+    """The built-in swarm for a model: the small one for the small model."""
+    return "demo" if model_name == "demo" else "reasoning"
+
+
+def _run(settings: Settings, swarm: Manifest, directory: RunDirectory) -> int:
+    on_terminal = sys.stderr.isatty()
+    log.setup(directory.log)
+    logger.info("run directory=%s", directory.path)
+    # Imports torch and transformers: seconds, so only after the flags were found to be right.
+    from swarmnode.node import Node
+
+    node = Node(settings, swarm, directory, lambda *who: _transport(settings, swarm, directory, *who))
+    try:
+        node.open()
+        if on_terminal:
+            stopped_by = _run_live(node)
+        else:
+            stopped_by = node.run(lambda report: logger.info("%s", round_line(report)))
+    finally:
+        node.close()
+    return 130 if stopped_by == signal.SIGINT else 0
+
+
+def _run_live(node: Any) -> int | None:
+    """Keeps one line up to date below the log."""
+    console = Console(stderr=True)
+    with Live(console=console, refresh_per_second=4) as live:
+        result: int | None = node.run(lambda report: live.update(Text(round_line(report))))
+    return result
+
+
+def round_line(report: RoundReport) -> str:
+    """One round in one line of `key=value`, the same for a terminal and a log."""
+    external = "-" if report.external_reward is None else f"{report.external_reward:.3f}"
+    refused = sum(report.totals.refused.values())
+    line = (
+        f"round={report.round} own_reward={report.own_reward:.3f} external_reward={external} "
+        f"trained={report.own_groups_with_signal}+{report.external_groups_trained} "
+        f"peers={report.peers} refused={refused} seconds={report.seconds['total']:.2f}"
+    )
+    return f"{line} waiting_for={report.waiting_for!r}" if report.waiting_for else line
+
+
+def _transport(
+    settings: Settings,
+    swarm: Manifest,
+    directory: RunDirectory,
+    identity: Identity,
+    swarm_id: bytes,
+    label: str,
+) -> Transport:
+    if settings.network.backend == "off":
+        from swarmnode.swarm.memory import Hub, MemoryTransport
+
+        return MemoryTransport(Hub(), identity.peer_id)
+    from swarmnode.swarm.hivemind_p2pd import HivemindTransport
+
+    hello = Hello.build(
+        swarm_id=swarm_id,
+        swarm_name=swarm.name,
+        software=f"swarmnode {metadata.version('swarmnode')}",
+        model_label=label,
+    )
+    return HivemindTransport(directory.identity, identity.peer_id, hello, settings.network)
+
+
+def _settings(
+    flags: dict[str, dict[str, Any]], settings_file: Path | None, directory: RunDirectory
+) -> Settings:
+    """Flags over the settings file; without one, over those the run was started with before."""
+    saved = directory.path / "config.toml"
+    if settings_file is None and saved.exists():
+        settings_file = saved
+    named = config.load(settings_file, {"model": flags["model"]}).model.name
+    return config.load(settings_file, flags, config.preset(named))
+
+
+def _default_run_name(flags: dict[str, dict[str, Any]], settings_file: Path | None) -> str:
+    settings = config.load(settings_file, {key: flags[key] for key in ("", "model")})
+    swarm = manifest.load(settings.swarm or default_swarm(settings.model.name))
+    model = Path(settings.model.name).name.lower()
+    return model if model == swarm.name else f"{swarm.name}-{model}"
+
+
+def _check_resume(directory: RunDirectory, resume: bool) -> None:
+    if not resume and any(directory.checkpoints.glob("round-*")):
+        raise ConfigError(
+            f"{directory.path} holds a run and --no-resume was given: "
+            "choose a new directory with --run (nothing is overwritten)"
+        )

@@ -1,0 +1,18 @@
+"""The swarm as a node sees it: moving frames between nodes, and deciding what to do with them.
+
+    transport.py        what the node asks of a network: the contract and its events
+    memory.py           the contract inside one process, for tests and simulation
+    hivemind_p2pd.py    the contract over the real network; the files below are its parts
+      outgoing.py         what waits to be handed to the network process
+      supervisor.py       runs and restarts the network process
+      channel.py          what the node and the network process say to each other
+      network_process.py  the process: wires up what follows
+      fetching.py         streams between two nodes: fetch by id, greeting
+      discovery.py        dialling given peers, finding others by the DHT
+      p2pd.py             starting the Go daemon
+      p2pd_control.py     talking to it
+      multiaddr.py        addresses and peer ids, text and binary
+    bounded.py          queues and stores that drop the oldest
+
+Sources: GossipSub v1.1 and Kademlia as in go-libp2p, https://github.com/libp2p/specs
+"""

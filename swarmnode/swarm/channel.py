@@ -1,0 +1,102 @@
+"""What the node and its network process say to each other over one socket pair.
+
+Length-prefixed MessagePack of typed structs; no pickle, because the network process is the one
+that strangers can reach: whatever it is made to send, the node decodes only these.
+"""
+
+import msgspec
+
+from swarmnode.swarm.transport import AnyEvent
+
+HEADER_BYTES = 4
+# Bytes of one message: a frame has at most 256 KiB, a report with 128 peers some 20 KB.
+MAX_MESSAGE_BYTES = 2**20
+
+
+class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_unknown_fields=True):
+    """Anything below."""
+
+
+class Start(_Message, frozen=True, tag=True):
+    """First command. `folder` is private and removed at the end, `hello` the encoded greeting,
+    `peers` the user's addresses, checked."""
+
+    folder: str
+    identity_path: str
+    peer_id: str
+    host: str
+    port: int
+    peers: tuple[str, ...]
+    swarm_id: bytes
+    hello: bytes
+
+
+class Publish(_Message, frozen=True, tag=True):
+    frame: bytes
+
+
+class Hold(_Message, frozen=True, tag=True):
+    id: bytes
+    frame: bytes
+
+
+class Fetch(_Message, frozen=True, tag=True):
+    peer: str
+    ids: tuple[bytes, ...]
+
+
+class Listening(_Message, frozen=True, tag=True):
+    """The daemon listens: the node may go on."""
+
+    addresses: tuple[str, ...]
+
+
+class Failed(_Message, frozen=True, tag=True):
+    """The network process gives up and ends. `is_users_fault` makes it a `ConfigError`."""
+
+    text: str
+    is_users_fault: bool
+
+
+class Report(_Message, frozen=True, tag=True):
+    """The network's state, sent every `REPORT_S`; counts are since the process started."""
+
+    addresses: tuple[str, ...]
+    peers: tuple[str, ...]
+    state: str
+    bytes_in: int
+    bytes_out: int
+    dropped: dict[str, int]
+
+
+REPORT_S = 1.0  # also the heartbeat by which the node knows that the network process lives
+
+Command = Start | Publish | Hold | Fetch
+Message = Listening | Failed | Report | AnyEvent
+
+_encode = msgspec.msgpack.Encoder().encode
+_commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
+_messages: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+
+
+def encode(message: Command | Message) -> bytes:
+    """The message with its length in front."""
+    body = _encode(message)
+    return len(body).to_bytes(HEADER_BYTES) + body
+
+
+def body_length(header: bytes) -> int:
+    """Bytes that follow `header`; raises `ValueError` above the limit."""
+    length = int.from_bytes(header)
+    if length > MAX_MESSAGE_BYTES:
+        raise ValueError(f"message of {length} bytes on the channel")
+    return length
+
+
+def decode_command(body: bytes) -> Command:
+    return _commands.decode(body)
+
+
+def decode_message(body: bytes) -> Message:
+    """Raises `msgspec.DecodeError` for anything but a message of the network process."""
+    return _messages.decode(body)

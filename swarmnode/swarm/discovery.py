@@ -1,0 +1,191 @@
+"""How a node finds its swarm: it dials the peers the user gave, for ever, and asks the DHT.
+
+Both run in the background of the network process. No bootstrap is special: any one peer of the
+swarm leads to the others, and a node without any waits to be found.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from protocol.errors import ProtocolError
+from protocol.messages import Hello
+from protocol.names import discovery_cid
+from swarmnode.swarm import multiaddr
+from swarmnode.swarm.fetching import greet, short_reason
+from swarmnode.swarm.p2pd_control import Control, DaemonError
+from swarmnode.swarm.transport import AnyEvent, PeerNote
+
+_FIRST_PAUSE_S, _MAX_PAUSE_S = 1.0, 30.0  # between dials of one address that fails
+_PROBE_S = 4.0
+_CONNECT_S = 8
+_CHECK_S = 1.0  # between looks whether a dialled peer is still connected; no traffic
+
+# Seconds before each look into the DHT, counted from the first connection; the last one repeats.
+# A look costs some 10 KB in a small swarm. Provider records live a day, so what is repeated is
+# for newcomers to be found and for replacing peers that left.
+_LOOKS_S = (1.0, 2.0, 7.0, 20.0, 60.0)
+_LOOK_TIMEOUT_S = 20
+_PROVIDERS = 32  # asked for at one look
+# Connected peers of the swarm above which no more are sought: GossipSub keeps 6 to 12 neighbours.
+_ENOUGH = 16
+
+
+@dataclass
+class Neighbours:
+    """Who is connected now, as the network process last saw it."""
+
+    connected: frozenset[str] = frozenset()
+    members: tuple[str, ...] = ()  # those of them that take part in this swarm
+
+
+class Dialler:
+    """Keeps one user-given peer connected; says what it thinks of its greeting, once."""
+
+    def __init__(
+        self,
+        address: str,
+        control: Control,
+        hello: Hello,
+        hello_bytes: bytes,
+        neighbours: Neighbours,
+        emit: Callable[[AnyEvent], None],
+        rng: random.Random,
+    ) -> None:
+        self.address = address
+        self._host, self._peer = multiaddr.split_peer(address)
+        self._control = control
+        self._hello = hello
+        self._hello_bytes = hello_bytes
+        self._neighbours = neighbours
+        self._emit = emit
+        self._rng = rng
+        self._problem = ""
+        self._next_try = 0.0
+        self._said = ""
+
+    def problem(self) -> str:
+        """Why the peer is not connected, in one line; "" when it is, or was not tried yet."""
+        if not self._problem:
+            return ""
+        wait_s = max(0.0, self._next_try - time.monotonic())
+        return f"dialing {self.address} failed: {self._problem}, next try in {wait_s:.0f} s"
+
+    async def run(self) -> None:
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                await self._connect()
+            except DaemonError as error:
+                self._problem = short_reason(str(error)) or "unknown"
+                wait_s = pause_s * self._rng.uniform(0.75, 1.25)
+                self._next_try = time.monotonic() + wait_s
+                await asyncio.sleep(wait_s)
+                pause_s = min(2 * pause_s, _MAX_PAUSE_S)
+                continue
+            self._problem, pause_s = "", _FIRST_PAUSE_S
+            await self._greet()
+            await self._until_lost()
+
+    async def _connect(self) -> None:
+        endpoint = multiaddr.tcp_endpoint(self._host)
+        if endpoint is not None and self._peer not in self._neighbours.connected:
+            # Asked of the daemon, each failure would lengthen the back-off it keeps per address
+            # (up to five minutes); a plain connection fails with a clearer word and no memory.
+            await _probe(*endpoint)
+        await self._control.connect(self._peer, [self._host], _CONNECT_S)
+
+    async def _greet(self) -> None:
+        try:
+            note = mismatch(self._hello, await greet(self._control, self._peer, self._hello_bytes))
+        except DaemonError as error:
+            why = short_reason(str(error))
+            note = f"does not answer the greeting of swarmnode ({why}): is it another program?"
+        except ProtocolError as error:
+            note = f"sent a malformed greeting ({error.detail}): is it another program?"
+        if note and note != self._said:
+            self._said = note
+            self._emit(PeerNote(self._peer, f"{self.address} {note}"))
+
+    async def _until_lost(self) -> None:
+        await asyncio.sleep(2 * _CHECK_S)  # the list of neighbours is that old
+        while self._peer in self._neighbours.connected:
+            await asyncio.sleep(_CHECK_S)
+
+
+def mismatch(ours: Hello, theirs: Hello) -> str:
+    """What keeps two nodes apart and what to do about it; "" when nothing does.
+
+    >>> a = Hello(1, 1, bytes(32), "demo", "swarmnode", "m")
+    >>> mismatch(a, Hello(1, 1, bytes([31] * 32), "other", "swarmnode", "m"))
+    "is in swarm 'other' (1f1f1f1f), this node is in 'demo' (00000000): start both with the \
+same --swarm"
+    """
+    if theirs.lowest_version > ours.highest_version or theirs.highest_version < ours.lowest_version:
+        newer = theirs.lowest_version > ours.highest_version
+        return (
+            f"speaks protocol version {_versions(theirs)}, this node {_versions(ours)}: "
+            f"upgrade {'this node' if newer else 'that node'}"
+        )
+    if theirs.swarm_id != ours.swarm_id:
+        return (
+            f"is in swarm {theirs.swarm_name!r} ({theirs.swarm_id[:4].hex()}), this node is in "
+            f"{ours.swarm_name!r} ({ours.swarm_id[:4].hex()}): start both with the same --swarm"
+        )
+    return ""
+
+
+async def look_around(
+    control: Control, own: str, swarm_id: bytes, neighbours: Neighbours, rng: random.Random
+) -> None:
+    """Publishes this node in the DHT and connects to others of its swarm, for ever."""
+    cid = discovery_cid(swarm_id)
+    looks = 0
+    while True:
+        if not neighbours.connected:
+            looks = 0  # alone: the DHT is empty
+            await asyncio.sleep(_CHECK_S)
+            continue
+        await asyncio.sleep(_LOOKS_S[min(looks, len(_LOOKS_S) - 1)] * rng.uniform(0.75, 1.25))
+        looks += 1
+        with suppress(DaemonError):  # nobody in the table yet, or all gone: the next look tells
+            await control.provide(cid, _LOOK_TIMEOUT_S)
+        if len(neighbours.members) >= _ENOUGH:
+            continue
+        found: dict[str, list[str]] = {}
+        with suppress(DaemonError):
+            found = await control.find_providers(cid, _PROVIDERS, _LOOK_TIMEOUT_S)
+        strangers = [p for p in found if p != own and p not in neighbours.connected]
+        rng.shuffle(strangers)
+        wanted = strangers[: _ENOUGH - len(neighbours.members)]
+        await asyncio.gather(*(_try_connect(control, peer, found[peer]) for peer in wanted))
+
+
+async def _try_connect(control: Control, peer: str, addresses: list[str]) -> None:
+    with suppress(DaemonError):  # many records in a DHT are of nodes that left
+        await control.connect(peer, addresses, _CONNECT_S)
+
+
+async def _probe(host: str, port: int) -> None:
+    try:
+        async with asyncio.timeout(_PROBE_S):
+            _, writer = await asyncio.open_connection(host, port)
+    except TimeoutError as error:
+        raise DaemonError(f"no answer within {_PROBE_S:.0f} s") from error
+    except OSError as error:
+        raise DaemonError(_plain(error)) from error
+    writer.close()
+
+
+def _plain(error: OSError) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    return (error.strerror or str(error)).lower()
+
+
+def _versions(hello: Hello) -> str:
+    low, high = hello.lowest_version, hello.highest_version
+    return f"{low}" if low == high else f"{low} to {high}"

@@ -1,0 +1,252 @@
+"""Streams between two nodes, both ends: fetching frames by id, and the greeting (SPEC section 7).
+
+Everything a peer can stretch is bounded: bytes by the protocol's limits, time by deadlines, the
+number of streams in total and per peer.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Protocol
+
+from protocol import codec
+from protocol.errors import ProtocolError
+from protocol.limits import (
+    BLOCK_HEADER_BYTES,
+    MAX_FETCH_REQUEST_BYTES,
+    MAX_FRAME_BYTES,
+    MAX_HELLO_BYTES,
+)
+from protocol.messages import Hello
+from protocol.names import HELLO_PROTOCOL
+from swarmnode.swarm.bounded import Outbox
+from swarmnode.swarm.p2pd_control import Control, DaemonError, Stream
+from swarmnode.swarm.transport import AnyEvent, Fetched, FetchFailed, FetchProblem
+
+# Seconds for one fetch from first to last byte. 2 MB, the largest answer, takes 16 s at 1 Mbit/s.
+FETCH_S = 20.0
+_SLOT_S = 25.0  # for one of the slots below to become free
+_OPEN_S = 8  # for finding and connecting the peer; whole seconds, as the daemon counts
+_HELLO_S = 5.0
+_REQUEST_S = 5.0  # for a peer to say what it wants
+_SERVE_S = 30.0  # for a peer to take what it wanted: longer than its own deadline
+_AT_ONCE = 16  # fetches on the wire; each holds one frame of at most 256 KiB
+_WAITING = 256  # fetches accepted, the waiting ones included
+_PER_PEER = 8  # so that one silent peer cannot hold all slots
+_SERVED_AT_ONCE = 64  # streams that peers opened
+_SERVED_PER_PEER = 4
+
+
+class Traffic:
+    """Payload bytes in and out, as `TransportStatus` defines them, and streams turned away."""
+
+    def __init__(self) -> None:
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.streams_refused = 0
+
+
+class Opener(Protocol):
+    """What `Fetcher` needs of `Control`."""
+
+    def stream(
+        self, peer: str, protocol: str, timeout_s: int
+    ) -> AbstractAsyncContextManager[Stream]: ...
+
+
+class Fetcher:
+    """Fetches in the background; every id ends in one event given to `emit`."""
+
+    def __init__(
+        self,
+        control: Opener,
+        protocol: str,
+        traffic: Traffic,
+        emit: Callable[[AnyEvent], None],
+        fetch_s: float = FETCH_S,
+    ) -> None:
+        self._control = control
+        self._fetch_s = fetch_s
+        self._protocol = protocol
+        self._traffic = traffic
+        self._emit = emit
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._by_peer: Counter[str] = Counter()
+
+    def start(self, peer: str, ids: tuple[bytes, ...]) -> None:
+        if len(self._tasks) >= _WAITING or self._by_peer[peer] >= _PER_PEER:
+            self._emit(FetchFailed(peer, ids, FetchProblem.OVERLOAD, "too many fetches at once"))
+            return
+        self._by_peer[peer] += 1
+        task = asyncio.create_task(self._run(peer, ids))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, peer: str, ids: tuple[bytes, ...]) -> None:
+        missing = dict.fromkeys(ids)
+        try:
+            async with asyncio.timeout(_SLOT_S):
+                await self._slots.acquire()
+        except TimeoutError:
+            self._fail(peer, missing, FetchProblem.OVERLOAD, "too many fetches at once")
+        else:
+            try:
+                problem, detail = await self._try_twice(peer, missing)
+                self._fail(peer, missing, problem, detail)
+            finally:
+                self._slots.release()
+        finally:
+            self._by_peer[peer] -= 1
+            if not self._by_peer[peer]:
+                del self._by_peer[peer]
+
+    async def _try_twice(self, peer: str, missing: dict[bytes, None]) -> tuple[FetchProblem, str]:
+        """Fetches; returns what is to be said of the ids that are still missing then."""
+        count = len(missing)
+        try:
+            async with asyncio.timeout(self._fetch_s):
+                try:
+                    await self._fetch(peer, missing)
+                except asyncio.IncompleteReadError:
+                    if len(missing) < count:
+                        raise
+                    # A relay cuts its circuits by time and volume: a stream that ends before the
+                    # first frame is tried once more, on a fresh one.
+                    await self._fetch(peer, missing)
+        except DaemonError as error:
+            return FetchProblem.UNREACHABLE, short_reason(str(error))
+        except TimeoutError:
+            return FetchProblem.TIMEOUT, f"incomplete after {self._fetch_s:g} s"
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return FetchProblem.MALFORMED, "the answer was cut short"
+        except ProtocolError as error:
+            return FetchProblem.MALFORMED, error.detail
+        return FetchProblem.ABSENT, "the peer does not hold it"
+
+    async def _fetch(self, peer: str, missing: dict[bytes, None]) -> None:
+        """Removes from `missing` what arrives, as it arrives."""
+        wanted = tuple(missing)
+        async with self._control.stream(peer, self._protocol, _OPEN_S) as stream:
+            request = codec.encode_fetch_request(wanted)
+            await _send_block(stream, request)
+            self._traffic.bytes_out += len(request)
+            for id in wanted:
+                frame = await _read_block(stream, MAX_FRAME_BYTES)
+                self._traffic.bytes_in += len(frame)
+                if frame:
+                    del missing[id]
+                    self._emit(Fetched(peer, id, frame, stream.address))
+
+    def _fail(
+        self, peer: str, missing: dict[bytes, None], problem: FetchProblem, detail: str
+    ) -> None:
+        if missing:
+            self._emit(FetchFailed(peer, tuple(missing), problem, detail))
+
+
+class Server:
+    """Answers the streams that peers open: frames from `outbox`, and our greeting."""
+
+    def __init__(self, outbox: Outbox, hello: bytes, traffic: Traffic) -> None:
+        self._outbox = outbox
+        self._hello = hello
+        self._traffic = traffic
+        self._serving: Counter[str] = Counter()
+
+    async def open(self, control: Control, fetch_protocol: str) -> None:
+        await control.handle(fetch_protocol, self._serve_fetch)
+        await control.handle(HELLO_PROTOCOL, self._serve_hello)
+
+    async def _serve_fetch(self, stream: Stream) -> None:
+        async with self._turn(stream.peer) as is_taken:
+            if not is_taken:
+                return
+            try:
+                async with asyncio.timeout(_REQUEST_S):
+                    request = await _read_block(stream, MAX_FETCH_REQUEST_BYTES)
+                self._traffic.bytes_in += len(request)
+                async with asyncio.timeout(_SERVE_S):
+                    for id in codec.decode_fetch_request(request):
+                        frame = self._outbox.get(id) or b""
+                        await _send_block(stream, frame)
+                        self._traffic.bytes_out += len(frame)
+                    await stream.reader.read(1)  # the peer closes when it has everything
+            except (asyncio.IncompleteReadError, ProtocolError):
+                return  # a malformed request gets no answer
+
+    async def _serve_hello(self, stream: Stream) -> None:
+        async with self._turn(stream.peer) as is_taken:
+            if not is_taken:
+                return
+            try:
+                async with asyncio.timeout(_HELLO_S):
+                    await _read_block(stream, MAX_HELLO_BYTES)  # who asks changes nothing here
+                    await _send_block(stream, self._hello)
+                    await stream.reader.read(1)
+            except (asyncio.IncompleteReadError, ProtocolError):
+                return
+
+    @asynccontextmanager
+    async def _turn(self, peer: str) -> AsyncIterator[bool]:
+        """Whether one more stream of `peer` may be served; counts it while it is."""
+        if self._serving.total() >= _SERVED_AT_ONCE or self._serving[peer] >= _SERVED_PER_PEER:
+            self._traffic.streams_refused += 1
+            yield False
+            return
+        self._serving[peer] += 1
+        try:
+            yield True
+        finally:
+            self._serving[peer] -= 1
+            if not self._serving[peer]:
+                del self._serving[peer]
+
+
+async def greet(control: Control, peer: str, hello: bytes) -> Hello:
+    """The greeting of a connected peer.
+
+    Raises `DaemonError` when it does not speak the protocol or does not answer, `ProtocolError`
+    when its answer is malformed.
+    """
+    try:
+        async with (
+            asyncio.timeout(_HELLO_S),
+            control.stream(peer, HELLO_PROTOCOL, _OPEN_S) as stream,
+        ):
+            await _send_block(stream, hello)
+            return codec.decode_hello(await _read_block(stream, MAX_HELLO_BYTES))
+    except TimeoutError as error:
+        raise DaemonError(f"no greeting within {_HELLO_S:.0f} s") from error
+    except (asyncio.IncompleteReadError, ConnectionError) as error:
+        raise DaemonError("the stream ended before a greeting") from error
+
+
+def short_reason(text: str) -> str:
+    """The daemon's error in a few words: the cause at the end of its chain, without the dials.
+
+    >>> short_reason("failed to dial: all dials failed\\n  * [/ip4/1.2.3.4/tcp/1] dial tcp4 "
+    ...              "1.2.3.4:1: connect: connection refused")
+    'connection refused'
+    """
+    lines = [line for line in text.splitlines() if line.strip()] or ["unknown"]
+    # Dials refused by the daemon's own back-off say nothing about the peer.
+    telling = [line for line in lines if "dial backoff" not in line]
+    line = (telling or lines)[-1].strip()
+    if "protocols not supported" in line:
+        return "it does not speak this swarm's protocol"
+    if "peer id mismatch" in line:  # "…: expected A, but remote key matches B"
+        return f"another node answers there, {line.rsplit(' ', 1)[-1][:60]}: has its key changed?"
+    return line.rsplit(": ", 1)[-1][:200]
+
+
+async def _send_block(stream: Stream, data: bytes) -> None:
+    # No half-close after it: p2pd closes both directions of a stream when one ends.
+    stream.writer.write(codec.encode_block(data))
+    await stream.writer.drain()
+
+
+async def _read_block(stream: Stream, limit_bytes: int) -> bytes:
+    header = await stream.reader.readexactly(BLOCK_HEADER_BYTES)
+    return await stream.reader.readexactly(codec.block_length(header, limit_bytes))

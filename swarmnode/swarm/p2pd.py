@@ -1,0 +1,220 @@
+"""Starts the Go libp2p daemon that hivemind's wheel carries, and sees to it that it ends with us.
+
+The daemon is told to do nothing that the user did not ask for: no UPnP port mapping, no public
+bootstrap peers, control by a socket in a private folder only.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import errno
+import ipaddress
+import signal
+import socket
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from swarmnode.errors import ConfigError, SwarmNodeError
+from swarmnode.swarm.p2pd_control import folder_of_hivemind
+
+_START_S = 20.0  # 0.2-0.4 s on an idle machine, several on one whose cores all train
+_GOODBYE_S = 1.0  # for closing connections, which tells peers at once instead of by time-out
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+# Connections: the daemon closes the least useful above _HIGH until _LOW are left. GossipSub wants
+# 6 to 12 neighbours; the rest is room for fetches from elsewhere and for newcomers.
+_LOW, _HIGH = 64, 128
+
+
+@dataclass
+class Daemon:
+    """A running p2pd: `ended` returns when it does, `last_lines` are what it said."""
+
+    process: asyncio.subprocess.Process
+    control_socket: Path
+    last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=20))
+
+    async def ended(self) -> str:
+        code = await self.process.wait()
+        return f"p2pd ended (code {code}): {self.last_lines[-1] if self.last_lines else 'silent'}"
+
+
+@asynccontextmanager
+async def started(
+    folder: Path, identity_path: str, host: str, port: int, relays: Sequence[str]
+) -> AsyncIterator[Daemon]:
+    """Runs the daemon while the context lasts; `relays` are peers that may relay for a node
+    behind NAT.
+
+    Raises `ConfigError` when the port is taken, `SwarmNodeError` when the daemon does not start.
+    """
+    check_port_is_free(host, port)
+    control_socket = folder / "control.sock"
+    program = folder_of_hivemind() / "hivemind_cli" / "p2pd"
+    try:
+        process = await asyncio.create_subprocess_exec(
+            program,
+            *_flags(control_socket, identity_path, host, port, relays),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            # Two threads of Go code at most: the cores are for training.
+            env={"GOLOG_LOG_LEVEL": "error", "GOMAXPROCS": "2"},
+            preexec_fn=dies_with_parent(signal.SIGKILL),
+        )
+    except OSError as error:
+        raise SwarmNodeError(f"{program} does not start: {error.strerror}") from error
+    daemon = Daemon(process, control_socket)
+    ready = asyncio.Event()
+    output = asyncio.create_task(_read_output(daemon, ready))
+    try:
+        await _until_ready(daemon, ready, output, host, port)
+        yield daemon
+    finally:
+        await _end(process)
+        output.cancel()
+
+
+def check_port_is_free(host: str, port: int) -> None:
+    """Raises `ConfigError` when TCP or UDP `port` is in use.
+
+    The daemon itself does not tell: it sets SO_REUSEPORT, so that two daemons share one TCP port
+    and each gets half of the connections, and it is content when only QUIC could bind.
+    """
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        with _bound(host, port, kind):
+            pass
+
+
+def choose_port(host: str) -> int:
+    """A port that is free for TCP and UDP now."""
+    for _ in range(50):
+        with _bound(host, 0, socket.SOCK_STREAM) as tcp:
+            port: int = tcp.getsockname()[1]
+            with contextlib.suppress(ConfigError), _bound(host, port, socket.SOCK_DGRAM):
+                return port
+    raise SwarmNodeError(f"found no port that is free for TCP and UDP on {host}")
+
+
+def dies_with_parent(signal_number: int) -> Callable[[], None]:
+    """What a child calls first to get `signal_number` when its parent thread ends, even by -9.
+
+    Elsewhere than on Linux it does nothing: there a killed parent is noticed by its closed pipe.
+    """
+    if sys.platform != "linux":
+        return lambda: None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl  # looked up here: not safe after a fork
+    return lambda: prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
+
+
+def _flags(
+    control_socket: Path, identity_path: str, host: str, port: int, relays: Sequence[str]
+) -> list[str]:
+    address = ipaddress.ip_address(host)
+    ip = f"/ip{address.version}/{address}"
+    # A node on loopback has no NAT to get through, and reachability probes cost CPU when idle.
+    is_public = not address.is_loopback
+    flags = {
+        "listen": f"/unix{control_socket}",
+        "id": identity_path,
+        # QUIC too: hole punching succeeds over QUIC only.
+        "hostAddrs": f"{ip}/tcp/{port},{ip}/udp/{port}/quic-v1",
+        "natPortMap": "0",
+        "pubsub": "1",
+        "pubsubRouter": "gossipsub",
+        "pubsubSign": "1",
+        "pubsubSignStrict": "1",
+        # Server mode: in automatic mode nodes on private addresses stay clients, and a DHT of
+        # clients finds nobody.
+        "dhtServer": "1",
+        "connManager": "1",
+        "connLo": str(_LOW),
+        "connHi": str(_HIGH),
+        "connGrace": "20s",
+        "autonat": "1" if is_public else "0",
+        "relay": "1" if is_public else "0",
+        # Serve as a relay for nodes behind NAT, within bounds that one stranger cannot exhaust.
+        "relayService": "1" if is_public else "0",
+        "relayMaxReservations": "32",
+        "relayMaxCircuits": "4",
+        "relayBufferSize": "65536",
+        "relayDataLimit": str(4 * 2**20),
+        "relayTimeLimit": "2m",
+        # Without relays of our own the daemon would use the public IPFS ones.
+        "autoRelay": "1" if is_public and relays else "0",
+    }
+    if is_public and relays:
+        flags["trustedRelays"] = ",".join(relays)
+    return [f"-{name}={value}" for name, value in flags.items()]
+
+
+async def _read_output(daemon: Daemon, ready: asyncio.Event) -> None:
+    assert daemon.process.stdout is not None
+    while line := await daemon.process.stdout.readline():
+        text = line.decode(errors="replace").strip()[:300]
+        daemon.last_lines.append(text)
+        if text.startswith("Peer ID:"):
+            ready.set()
+
+
+async def _until_ready(
+    daemon: Daemon, ready: asyncio.Event, output: asyncio.Task[None], host: str, port: int
+) -> None:
+    waiting = asyncio.create_task(ready.wait())
+    try:
+        await asyncio.wait({waiting, output}, timeout=_START_S, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+    if ready.is_set():
+        return
+    said = daemon.last_lines[-1] if daemon.last_lines else "no output"
+    if "address already in use" in said:
+        raise _taken(port)
+    if "cannot assign requested address" in said:
+        raise ConfigError(f"this machine has no address {host}: choose another with --host")
+    raise SwarmNodeError(f"p2pd did not start within {_START_S:.0f} s: {said}")
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it ended by itself
+        process.terminate()
+    try:
+        async with asyncio.timeout(_GOODBYE_S):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+@contextlib.contextmanager
+def _bound(host: str, port: int, kind: socket.SocketKind) -> Iterator[socket.socket]:
+    try:
+        version = ipaddress.ip_address(host).version
+    except ValueError as error:
+        raise ConfigError(
+            f"host {host[:100]!r} is not an IP address: "
+            "use 0.0.0.0, 127.0.0.1 or one of this machine's"
+        ) from error
+    with socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, kind) as bound:
+        if kind == socket.SOCK_STREAM:
+            # Connections of an earlier run that linger are no reason to refuse the port.
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind((host, port))
+            if kind == socket.SOCK_STREAM:
+                bound.listen(1)
+        except PermissionError as error:
+            raise ConfigError(f"port {port} needs privileges: choose one above 1023") from error
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise _taken(port) from error
+            raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+        yield bound
+
+
+def _taken(port: int) -> ConfigError:
+    return ConfigError(f"port {port} is taken: choose another with --port")

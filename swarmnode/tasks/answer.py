@@ -1,0 +1,43 @@
+"""Where the answer stands in a completion, and what a model is told about it.
+
+Linear in the text's length: no regular expression sees a completion.
+"""
+
+from typing import Final, Literal
+
+AnswerFormat = Literal["whole", "tag"]
+
+OPEN_TAG: Final = "<answer>"
+CLOSE_TAG: Final = "</answer>"
+
+
+def instruction(answer_format: AnswerFormat) -> str:
+    """The system instruction for a format; empty for "whole", where the task's text says it all."""
+    if answer_format == "whole":
+        return ""
+    return (
+        "Think step by step, then write the final answer, and nothing else, "
+        f"between {OPEN_TAG} and {CLOSE_TAG}."
+    )
+
+
+def extract(text: str, answer_format: AnswerFormat) -> str | None:
+    """The answer in a completion, stripped of surrounding white space; None if there is none.
+
+    "whole" is the whole completion, "tag" what the last closing tag and the opening tag nearest
+    before it enclose.
+
+    >>> extract("<answer>4</answer> no, <answer> 5 </answer>.", "tag")
+    '5'
+    >>> extract("The answer is 5", "tag") is None
+    True
+    >>> extract(" 5\\n", "whole")
+    '5'
+    """
+    if answer_format == "whole":
+        return text.strip()
+    end = text.rfind(CLOSE_TAG)
+    start = text.rfind(OPEN_TAG, 0, max(end, 0))
+    if start < 0:
+        return None
+    return text[start + len(OPEN_TAG) : end].strip()

@@ -1,0 +1,193 @@
+"""The contract of `Transport`, held by both implementations."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from transport_parts import Collected, address, real_node, until
+
+from protocol.limits import MAX_ANNOUNCEMENT_BYTES, MAX_FETCH_IDS, MAX_FRAME_BYTES
+from protocol.names import peer_id
+from swarmnode.swarm.memory import Hub, MemoryTransport
+from swarmnode.swarm.transport import (
+    QUEUES,
+    Announced,
+    Fetched,
+    FetchFailed,
+    FetchProblem,
+    Transport,
+)
+
+ID, OTHER_ID = b"i" * 32, b"j" * 32
+ABSENT_PEER = peer_id(bytes([9] * 32))
+
+
+def memory_swarm(folder: Path) -> list[Transport]:
+    hub = Hub()
+    nodes = [MemoryTransport(hub, peer_id(bytes([i] * 32))) for i in range(3)]
+    for node in nodes:
+        node.open()
+    return list(nodes)
+
+
+def real_swarm(folder: Path) -> list[Transport]:
+    """The second and third node know the first one only."""
+    first = real_node(folder / "0")
+    first.open()
+    others = [real_node(folder / name, address(first)) for name in "12"]
+    for node in others:
+        node.open()
+    return [first, *others]
+
+
+KINDS = [
+    pytest.param(memory_swarm, id="memory"),
+    pytest.param(real_swarm, id="hivemind_p2pd", marks=[pytest.mark.network, pytest.mark.slow]),
+]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def swarm(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[Transport]]:
+    make: Callable[[Path], list[Transport]] = request.param
+    nodes = make(tmp_path_factory.mktemp("swarm"))
+    yield nodes
+    for node in nodes:
+        node.close()
+
+
+@pytest.fixture
+def connected(swarm: list[Transport]) -> list[Transport]:
+    """The same nodes, once everyone sees everyone; what arrived before is taken away."""
+    until(lambda: all(len(node.status().peers) == 2 for node in swarm), "a full mesh")
+    for node in swarm:
+        node.poll()
+    return swarm
+
+
+def test_published_frame_reaches_all_others_and_names_its_publisher(connected):
+    seen = Collected()
+    connected[1].publish(b"from one")
+    for node in (connected[0], connected[2]):
+        until(lambda node=node: seen.of(node))
+        assert seen.of(node) == [Announced(connected[1].status().peer_id, b"from one")]
+
+
+def test_publisher_does_not_hear_itself(connected):
+    seen = Collected()
+    connected[1].publish(b"first")
+    connected[0].publish(b"second")
+    until(lambda: seen.of(connected[1]))
+    assert [event.frame for event in seen.of(connected[1])] == [b"second"]
+
+
+def test_announcements_of_one_publisher_keep_their_order(connected):
+    seen = Collected()
+    frames = [bytes([65 + i]) * 500 for i in range(8)]
+    for frame in frames:
+        connected[0].publish(frame)
+    until(lambda: len(seen.of(connected[1])) == 8)
+    assert [event.frame for event in seen.of(connected[1])] == frames
+
+
+def test_held_frame_is_fetched_by_id(connected):
+    seen = Collected()
+    frame = bytes(range(256)) * 80  # 20 KB
+    connected[0].hold(ID, frame)
+    connected[1].publish(b"x")  # holds precede announcements, so what is announced can be fetched
+    until(lambda: seen.of(connected[0]))
+    until(lambda: _fetched(connected[1], connected[0], ID, seen))
+    event = next(e for e in seen.of(connected[1]) if isinstance(e, Fetched))
+    assert (event.peer, event.id, event.frame) == (connected[0].status().peer_id, ID, frame)
+
+
+def test_fetch_from_a_peer_that_was_not_dialled(connected):
+    seen = Collected()
+    connected[2].hold(OTHER_ID, b"of the third node")
+    until(lambda: _fetched(connected[1], connected[2], OTHER_ID, seen))
+
+
+def test_largest_frame_is_fetched(connected):
+    seen = Collected()
+    connected[0].hold(ID, b"z" * MAX_FRAME_BYTES)
+    until(lambda: _fetched(connected[1], connected[0], ID, seen))
+    event = seen.of(connected[1])[-1]
+    assert isinstance(event, Fetched)
+    assert event.frame == b"z" * MAX_FRAME_BYTES
+
+
+def test_frame_that_is_not_held_is_reported_absent_beside_those_that_are(connected):
+    seen, unknown = Collected(), b"u" * 32
+    connected[0].hold(ID, b"known")
+    until(lambda: _fetched(connected[1], connected[0], ID, seen))
+    seen = Collected()
+    peer = connected[0].status().peer_id
+    connected[1].fetch(peer, [ID, unknown])
+    until(lambda: len(seen.of(connected[1])) == 2)
+    came, failed = seen.of(connected[1])
+    assert isinstance(came, Fetched)
+    assert isinstance(failed, FetchFailed)
+    assert (failed.peer, failed.ids, failed.problem) == (peer, (unknown,), FetchProblem.ABSENT)
+
+
+def test_unknown_peer_is_reported_unreachable(connected):
+    seen = Collected()
+    connected[0].fetch(ABSENT_PEER, [ID])
+    until(lambda: seen.of(connected[0]))
+    (event,) = seen.of(connected[0])
+    assert isinstance(event, FetchFailed)
+    assert (event.peer, event.ids) == (ABSENT_PEER, (ID,))
+    assert event.problem == FetchProblem.UNREACHABLE
+
+
+def test_status_names_addresses_peers_and_every_queue(connected):
+    for node in connected:
+        status = node.status()
+        others = {other.status().peer_id for other in connected if other is not node}
+        assert set(status.peers) == others
+        assert status.running
+        assert status.addresses
+        assert all(a.endswith(f"/p2p/{status.peer_id}") for a in status.addresses)
+        assert set(status.dropped) == set(QUEUES)
+
+
+def test_payload_bytes_are_counted_both_ways(connected):
+    before, out_before = connected[1].status().bytes_in, connected[0].status().bytes_out
+    connected[0].publish(b"p" * 1000)
+    until(lambda: connected[1].status().bytes_in >= before + 1000)
+    until(lambda: connected[0].status().bytes_out >= out_before + 1000)
+
+
+@pytest.mark.parametrize("size", [0, MAX_ANNOUNCEMENT_BYTES + 1])
+def test_refuses_to_publish_what_no_peer_would_accept(swarm, size):
+    with pytest.raises(ValueError, match="announcement of"):
+        swarm[0].publish(bytes(size))
+
+
+def test_refuses_to_hold_what_no_peer_would_accept(swarm):
+    with pytest.raises(ValueError, match="frame of"):
+        swarm[0].hold(ID, bytes(MAX_FRAME_BYTES + 1))
+
+
+@pytest.mark.parametrize(
+    ("peer", "ids"),
+    [
+        ("nobody", [ID]),
+        (ABSENT_PEER, []),
+        (ABSENT_PEER, [b"short"]),
+        (ABSENT_PEER, [ID, ID]),
+        (ABSENT_PEER, [bytes([i] * 32) for i in range(MAX_FETCH_IDS + 1)]),
+    ],
+)
+def test_refuses_a_fetch_that_cannot_be_sent(swarm, peer, ids):
+    with pytest.raises(ValueError, match=r"."):
+        swarm[0].fetch(peer, ids)
+
+
+def _fetched(asker: Transport, holder: Transport, id: bytes, seen: Collected) -> bool:
+    """Asks again until the frame came: `hold` returns before it takes effect."""
+    if not any(isinstance(e, Fetched) and e.id == id for e in seen.of(asker)):
+        asker.fetch(holder.status().peer_id, [id])
+        return False
+    return True
