@@ -134,7 +134,7 @@ def join(
     The node prints its addresses; give one to another machine's --peer. Ctrl-C once finishes the
     round and saves, twice stops at once. Started again with the same --run it resumes.
     """
-    flags = {
+    flags: dict[str, dict[str, Any]] = {
         "": {"swarm": swarm},
         "model": {"name": model, "revision": revision, "label": label, "device": device},
         "generate": {
@@ -238,26 +238,23 @@ def keys_new(key: KeyOption, as_json: JsonOption = False) -> None:
 
 @keys_app.command("export")
 def keys_export(
-    key: KeyOption,
+    key: KeyOption, out: Annotated[Path, typer.Option(help="New file, readable by you alone.")]
 ) -> None:
-    """Print an identity as one line of text, to keep it safe or to move it. It is your secret:
-    whoever has it is you."""
+    """Copy an identity to another file, to keep it safe or to move it. Whoever has it is you."""
     from swarmnode import identity
 
-    typer.echo(identity.export_text(identity.load(key)))
+    identity.export(key, out)
+    _print({"exported": str(out)}, False)
 
 
 @keys_app.command("import")
 def keys_import(
-    key: KeyOption,
+    key: KeyOption, source: Annotated[Path, typer.Option("--from", help="Exported file.")]
 ) -> None:
-    """Take over an identity from the text that `keys export` printed, read from standard input.
-
-    An existing file is never overwritten.
-    """
+    """Take over an exported identity. An existing file is never overwritten."""
     from swarmnode import identity
 
-    me = identity.import_text(sys.stdin.read(), key)
+    me = identity.import_key(source, key)
     _print({"peer_id": me.peer_id, "file": str(key)}, False)
 
 

@@ -24,7 +24,7 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """One table of the settings file."""
 
 
-class ModelSettings(Section):
+class ModelSettings(Section, frozen=True):
     """Which policy is trained. `name` is a hub name, a folder, or "demo" (shipped inside)."""
 
     name: str = "demo"
@@ -34,7 +34,7 @@ class ModelSettings(Section):
     device: str = "auto"  # auto: cuda when there is one, else cpu
 
 
-class GenerateSettings(Section):
+class GenerateSettings(Section, frozen=True):
     """How the node answers questions."""
 
     questions: Positive = 4  # own questions per round (I of SAPO)
@@ -43,7 +43,7 @@ class GenerateSettings(Section):
     temperature: Annotated[float, Meta(gt=0, le=10)] = 1.0
 
 
-class SharingSettings(Section):
+class SharingSettings(Section, frozen=True):
     """What is exchanged with the swarm and how much of it is trained on."""
 
     rule: Literal["sapo", "off"] = "sapo"
@@ -56,7 +56,7 @@ class SharingSettings(Section):
     keep_announcements: Positive = 2  # newest announcements of one peer that are fetched from
 
 
-class TrainSettings(Section):
+class TrainSettings(Section, frozen=True):
     """One optimiser step per round."""
 
     lr: PositiveFloat = 1e-6
@@ -71,7 +71,7 @@ class TrainSettings(Section):
     micro_batch_tokens: Positive = 16384  # padded tokens per forward and backward
 
 
-class NetworkSettings(Section):
+class NetworkSettings(Section, frozen=True):
     """How peers are reached. Addresses are libp2p multiaddresses that end in /p2p/<peer id>."""
 
     backend: Literal["hivemind", "off"] = "hivemind"
@@ -80,7 +80,7 @@ class NetworkSettings(Section):
     peers: tuple[str, ...] = ()
 
 
-class RunSettings(Section):
+class RunSettings(Section, frozen=True):
     """Where a run lives and how long it lasts."""
 
     rounds: NonNegative = 0  # 0: until stopped
@@ -93,14 +93,14 @@ class RunSettings(Section):
     max_failed_rounds: Positive = 5  # environment failures in a row before the node gives up
 
 
-class MetricsSettings(Section):
+class MetricsSettings(Section, frozen=True):
     """The Prometheus exporter. Loopback unless told otherwise."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=-1, le=65535)] = 0  # 0: any free port; -1: no exporter
 
 
-class Settings(Section):
+class Settings(Section, frozen=True):
     """The whole tree, as it is written to `config.toml` in the run directory."""
 
     swarm: str = ""  # manifest: a built-in name or a file; empty: chosen by the model
@@ -111,6 +111,14 @@ class Settings(Section):
     network: NetworkSettings = NetworkSettings()
     run: RunSettings = RunSettings()
     metrics: MetricsSettings = MetricsSettings()
+
+
+def preset(model_name: str) -> Settings:
+    """The defaults for this model: the shipped demo model wants other ones than a large model."""
+    if model_name != "demo":
+        return Settings()
+    file = resources.files("swarmnode") / "presets" / "demo.toml"
+    return msgspec.toml.decode(file.read_bytes(), type=Settings)
 
 
 def load(

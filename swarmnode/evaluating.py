@@ -82,7 +82,7 @@ def _evaluate(
         temperature=1.0,
         seed=0,
     )
-    scorer = Scorer(specs, swarm.answer_format)
+    scorer = Scorer(swarm.answer_format)
     scorer.open()
     try:
         return evaluate(generator, scorer, tasks, questions, round)

@@ -121,7 +121,7 @@ class Node:
         torch.manual_seed(seed)
         self._policy = load_policy(settings.model)
         self._open_network(self._policy.label)
-        self._scorer = Scorer(task_specs(self._swarm), self._swarm.answer_format)
+        self._scorer = Scorer(self._swarm.answer_format)
         self._scorer.open()
         self._open_metrics()
         self._open_learning(seed)

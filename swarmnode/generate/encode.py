@@ -116,20 +116,19 @@ def _as_continuation(description: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _rewrite(step: dict[str, Any] | None, members: str) -> dict[str, Any] | None:
-    """One normalizer, pre-tokenizer or decoder without its treatment of the leading space."""
-    match step:
-        case {"type": "Sequence"}:
-            rewritten = [_rewrite(member, members) for member in step[members]]
-            return step | {members: [member for member in rewritten if member is not None]}
-        case {"type": "Prepend"} | {"type": "Strip", "content": " "}:
-            return None
-        case {"type": "Metaspace"}:
-            return step | {"prepend_scheme": "never"}
-        case {"type": "ByteLevel"}:
-            return step | {"add_prefix_space": False}
-        case _:
-            return step
+def _rewrite(step: Any, members: str) -> Any:
+    """A normalizer, pre-tokenizer or decoder (or None) without its treatment of a leading space."""
+    kind = step["type"] if step else None
+    if kind == "Sequence":
+        rewritten = [_rewrite(member, members) for member in step[members]]
+        return step | {members: [member for member in rewritten if member is not None]}
+    if kind == "Prepend" or (kind == "Strip" and step.get("content") == " "):
+        return None
+    if kind == "Metaspace":
+        return step | {"prepend_scheme": "never"}
+    if kind == "ByteLevel":
+        return step | {"add_prefix_space": False}
+    return step
 
 
 def _without_control(description: dict[str, Any], forbidden: frozenset[int]) -> dict[str, Any]:

@@ -122,9 +122,10 @@ class HivemindTransport:
     def poll(self) -> list[AnyEvent]:
         oldest = time.monotonic() - _FORGOTTEN_S
         with self._lock:
-            for (peer, id), asked in list(self._pending.items()):
+            while self._pending:
+                (peer, id), asked = next(iter(self._pending.items()))  # the oldest
                 if asked > oldest:
-                    break  # in the order in which they were asked
+                    break
                 self._fail(peer, (id,), "the network process gave no answer")
             return self._events.take_all()
 

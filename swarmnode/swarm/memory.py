@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from swarmnode.swarm.bounded import BoundedQueue, Outbox
 from swarmnode.swarm.transport import (
+    QUEUES,
     MAX_EVENT_BYTES,
     MAX_EVENTS,
     MAX_HELD_BYTES,

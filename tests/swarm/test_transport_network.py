@@ -73,6 +73,16 @@ def hears(listener: Any, speaker: Any, frame: bytes, seen: Collected) -> None:
     until(arrived, f"{frame!r}")
 
 
+def _state_with(node: Any, words: str) -> str:
+    """The first state text that contains `words`."""
+
+    def state() -> str:
+        text: str = node.status().state
+        return text if words in text else ""
+
+    return until(state, f"a state with {words!r}")
+
+
 def notes(node: Any, seen: Collected) -> list[str]:
     return [e.text for e in seen.of(node) if isinstance(e, PeerNote)]
 
@@ -108,7 +118,7 @@ def test_unreachable_peer_is_named_with_the_reason_and_joined_when_it_appears(op
     late = real_node(tmp_path / "late", port=p2pd.choose_port("127.0.0.1"))
     where = f"/ip4/127.0.0.1/tcp/{late._settings.port}/p2p/{late.status().peer_id}"
     node = open_node("0", where)
-    state = until(lambda: (s := node.status().state) if "failed" in s else "")
+    state = _state_with(node, "failed")
     assert state.startswith(f"alone: dialing {where} failed: connection refused, next try in")
     node.publish(b"to nobody")
     late.open()
@@ -124,7 +134,7 @@ def test_peer_that_answers_with_another_key_is_said_to_have_changed(open_node, t
     other = open_node("other")
     expected = identity.create(tmp_path / "expected.key").peer_id
     node = open_node("0", f"{address(other).rpartition('/p2p/')[0]}/p2p/{expected}")
-    state = until(lambda: (s := node.status().state) if "another node answers" in s else "")
+    state = _state_with(node, "another node answers")
     assert other.status().peer_id in state
 
 

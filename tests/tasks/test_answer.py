@@ -1,6 +1,7 @@
 import doctest
 
 import pytest
+
 from swarmnode.tasks import answer
 
 

@@ -1,6 +1,7 @@
 import doctest
 
 import pytest
+
 from swarmnode.tasks import compare
 
 LONG = "1" * 3000

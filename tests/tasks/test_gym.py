@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import reasoning_gym
+
 from swarmnode.errors import ConfigError
 from swarmnode.tasks import answer, compare, gym
 
@@ -64,7 +65,12 @@ def test_an_answer_inside_a_sentence_is_wrong(name: str) -> None:
     source = gym.open_gym(name, name, {})
     for seed in range(20):
         draft = source.draft(seed)
-        for text in (f"The answer is {draft.answer}", f"{draft.answer}!", f"{draft.answer} {draft.answer}", ""):
+        for text in (
+            f"The answer is {draft.answer}",
+            f"{draft.answer}!",
+            f"{draft.answer} {draft.answer}",
+            "",
+        ):
             given = answer.extract(text, "whole")
             assert given is not None
             assert not compare.is_right(given, draft.answer, draft.metadata)

@@ -1,10 +1,10 @@
 import doctest
-import math
 from datetime import date, timedelta
 from fractions import Fraction
 
 import pytest
 import reasoning_gym
+
 from swarmnode.errors import ConfigError
 from swarmnode.tasks import gym, soundness
 from swarmnode.tasks.soundness import evaluate
@@ -39,21 +39,27 @@ def test_examples_in_the_docstrings_hold() -> None:
     assert doctest.testmod(soundness).failed == 0
 
 
+def is_exactly(expression: str, answer: str) -> bool:
+    try:
+        return evaluate(expression) == int(answer)
+    except ZeroDivisionError:
+        return False
+
+
 def test_basic_arithmetic_lists_wrong_answers_that_are_not_kept() -> None:
     options = {"allow_parentheses": False, "max_terms": 3, "max_digits": 1}
     library = reasoning_gym.create_dataset("basic_arithmetic", seed=0, size=300, **options)
+    listed = [library[index] for index in range(300)]
     wrong = [
-        index
-        for index in range(300)
-        if evaluate(library[index]["metadata"]["expression"]) != int(library[index]["answer"])
+        seed
+        for seed, item in enumerate(listed)
+        if not is_exactly(item["metadata"]["expression"], item["answer"])
     ]
     assert len(wrong) > 30  # the defence is needed
     source = gym.open_gym("t", "basic_arithmetic", options)
     for seed in wrong:
         draft = source.draft(seed)
-        expression = draft.prompt.removeprefix("Calculate ").removesuffix(".")
-        assert evaluate(expression) == int(draft.answer)
-        assert draft.prompt != library[seed]["question"]
+        assert is_exactly(draft.prompt.removeprefix("Calculate ").removesuffix("."), draft.answer)
 
 
 def test_decimal_answers_are_exact_to_a_hundredth_of_the_tolerance() -> None:
@@ -82,16 +88,15 @@ def test_business_days_stay_in_the_printed_year() -> None:
             assert sum(day.weekday() < 5 for day in days) == int(candidate.answer)
 
 
-def test_fractions_are_reduced() -> None:
-    # Values of 2 to 3 leave few coprime pairs: the generator falls back to 2/2 and the like.
-    source = gym.open_gym("t", "fraction_simplification", {"min_value": 2, "max_value": 3})
-    drafts = [source.draft(seed).answer for seed in range(100)]
-    unsound = [seed for seed in range(100) if source.candidate(seed) is None]
+def test_fractions_are_reduced_and_not_one() -> None:
+    # Of two numbers from 2 to 3, half the draws are equal; after ten of those the generator gives
+    # up reducing and lists 2/2 or 3/3: about one question in 2,000.
+    source = gym.open_gym(
+        "t", "fraction_simplification", {"min_value": 2, "max_value": 3, "styles": ["plain"]}
+    )
+    unsound = [seed for seed in range(6000) if source.candidate(seed) is None]
     assert unsound  # the defence is needed
-    numbers = [
-        [int(n) for n in "".join(c if c.isdigit() else " " for c in d).split()] for d in drafts
-    ]
-    assert all(math.gcd(*pair) == 1 for pair in numbers)
+    assert {source.draft(seed).answer for seed in unsound} == {"2/3"}
 
 
 def test_gcd_has_no_answer_that_is_nearly_always_right() -> None:
@@ -100,9 +105,10 @@ def test_gcd_has_no_answer_that_is_nearly_always_right() -> None:
     assert raw.count("1") + raw.count("2") > 450  # the defence is needed
     source = gym.open_gym("t", "gcd", {})
     answers = [source.draft(seed).answer for seed in range(1000)]
-    # Even over 1 to 6: each about 0.1 (frequency ∝ 1/g² × g²/36, the tail Σ g>6 1/g² is as heavy).
+    # Even over 2 to 6, each about 0.1: frequency ∝ 1/g² × g²/36; larger ones, ∝ 1/g², are half of
+    # all. 1 is rarer, since the generator draws up to three times to avoid it.
     assert max(answers.count(answer) for answer in set(answers)) < 150
-    assert answers.count("1") > 30
+    assert answers.count("1") > 5
 
 
 def test_gcd_that_cannot_be_balanced_still_has_questions() -> None:

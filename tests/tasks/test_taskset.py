@@ -2,7 +2,8 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from conftest import four_bytes
+
+from protocol.names import task_digest
 from swarmnode.errors import ConfigError
 from swarmnode.rollout import Question
 from swarmnode.tasks import gym
@@ -12,7 +13,7 @@ NAMES = sorted(gym.ALLOWED)
 
 
 def opened(*specs: TaskSpec, ratio: float = 0.1, answer_format: str = "whole") -> TaskSet:
-    tasks = TaskSet(specs, ratio, answer_format, four_bytes)  # type: ignore[arg-type]
+    tasks = TaskSet(specs, ratio, answer_format, task_digest)  # type: ignore[arg-type]
     tasks.open()
     return tasks
 
@@ -42,6 +43,7 @@ def test_held_out_questions_are_distinct_repeatable_and_never_trained_on(
     assert 0 < sum(question.held_out for question in drawn) < 62
 
 
+@pytest.mark.slow
 def test_a_small_configuration_gives_the_held_out_questions_that_exist() -> None:
     options = {"min_terms": 1, "max_terms": 1, "max_digits": 2}  # the numbers 0 to 99, no more
     tasks = opened(TaskSpec("t", "reasoning_gym:chain_sum", options))
@@ -83,7 +85,7 @@ def test_digest_does_not_cover_weight_path_or_the_order_of_options(tmp_path: Pat
         TaskSpec("t", "reasoning_gym:lcm", {"max_value": 9, "min_value": 2}, 3.0),
     )
     assert opened(one).digest("t") == opened(two).digest("t")
-    line = '{"question": "1?", "answer": "1"}\n'
+    line = '{"question": "What is 1 + 1?", "answer": "2"}\n'
     for name in ("a", "b"):
         (tmp_path / name).write_text(line)
     digests = {opened(TaskSpec("t", f"jsonl:{tmp_path / name}")).digest("t") for name in ("a", "b")}

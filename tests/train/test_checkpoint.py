@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import random
 import resource
 import shutil
@@ -23,6 +24,8 @@ from swarmnode.train.checkpoint import (
 )
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 
 
 def checkpoint(round_number: int, size: int = 8) -> Checkpoint:
@@ -235,7 +238,7 @@ def test_random_generators_continue_where_they_were() -> None:
 
 def run_crashes(folder: Path, mode: str) -> dict[str, int]:
     program = [sys.executable, str(HERE / "crash_run.py"), str(folder), mode, "30", "1"]
-    done = subprocess.run(program, capture_output=True, text=True, check=True, cwd=HERE.parents[1])
+    done = subprocess.run(program, capture_output=True, text=True, check=True, env=ENVIRONMENT)
     result: dict[str, int] = json.loads(done.stdout)
     return result
 
@@ -257,7 +260,7 @@ def test_kill_9_while_writing_in_place_spoils_checkpoints(tmp_path: Path) -> Non
 def test_resuming_in_a_fresh_process_equals_never_stopping_bit_for_bit(tmp_path: Path) -> None:
     for part in ("first", "second"):
         program = [sys.executable, str(HERE / "resume_run.py"), str(tmp_path), part]
-        subprocess.run(program, check=True, cwd=HERE.parents[1])
+        subprocess.run(program, check=True, env=ENVIRONMENT)
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
     assert names(straight) == ["round-00000006"]
     assert names(resumed) == ["round-00000003", "round-00000006"]
