@@ -120,6 +120,10 @@ def join(
     threads: Annotated[
         int | None, typer.Option(help="CPU threads; 0: all.", rich_help_panel="Run")
     ] = None,
+    min_round_s: Annotated[
+        float | None,
+        typer.Option(help="Rest after a round that took less, in seconds.", rich_help_panel="Run"),
+    ] = None,
     checkpoint_every: Annotated[
         int | None,
         typer.Option(help="Rounds; 0: as often as costs at most 5 %.", rich_help_panel="Run"),
@@ -154,6 +158,7 @@ def join(
             "rounds": rounds,
             "seed": seed,
             "threads": threads,
+            "min_round_s": min_round_s,
             "checkpoint_every": checkpoint_every,
             "evaluate_every": evaluate_every,
         },

@@ -85,6 +85,7 @@ class RunSettings(Section, frozen=True):
 
     rounds: NonNegative = 0  # 0: until stopped
     seed: NonNegative = 0  # 0: derived from the identity, so that no two nodes draw alike
+    min_round_s: NonNegativeFloat = 0.0  # a quicker round rests until then: spares a shared machine
     threads: NonNegative = 0  # torch threads; 0: all cores for one node
     checkpoint_every: NonNegative = 0  # rounds; 0: as often as costs at most 5 % of the time
     keep_checkpoints: Positive = 2

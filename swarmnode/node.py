@@ -64,6 +64,9 @@ _CHECKPOINT_SHARE = 0.05
 # tokenizers differ. What is longer is not trained on, so peers cannot fill our memory.
 _LONGEST_EXTERNAL = 2
 
+# How soon a resting node notices a signal, seconds.
+_REST_STEP_S = 0.1
+
 MakeTransport = Callable[[Identity, bytes, str], Transport]
 """(identity, swarm id, model label) → the network, not yet open."""
 
@@ -154,6 +157,7 @@ class Node:
                     continue
                 failures = 0
                 on_report(report)
+                self._rest(report.seconds["total"])
             self._finish()
         return self._stopping
 
@@ -350,7 +354,7 @@ class Node:
             reasons.append(f"step skipped: {step.skipped} loss or gradient")
         if self._settings.sharing.rule != "off" and chosen == 0:
             if peers == 0:
-                reasons.append(f"training alone: {network}")
+                reasons.append(network)
             elif self._exchange.peers_heard == 0:
                 reasons.append("training alone: no peer has announced a rollout yet")
             else:
@@ -509,6 +513,12 @@ class Node:
     def _has_saved(self, round: int) -> bool:
         latest = checkpoint.load_latest(self._directory.checkpoints).checkpoint
         return latest is not None and latest.round == round
+
+    def _rest(self, spent_s: float) -> None:
+        """Keeps rounds at least `run.min_round_s` apart; a signal ends the rest."""
+        until = time.monotonic() + self._settings.run.min_round_s - spent_s
+        while self._stopping is None and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, _REST_STEP_S))
 
     def _is_done(self) -> bool:
         return 0 < self._settings.run.rounds <= self._round

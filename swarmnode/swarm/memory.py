@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 from swarmnode.swarm.bounded import BoundedQueue, Outbox
 from swarmnode.swarm.transport import (
-    QUEUES,
     MAX_EVENT_BYTES,
     MAX_EVENTS,
     MAX_HELD_BYTES,
     MAX_HELD_FRAMES,
+    QUEUES,
     Announced,
     AnyEvent,
     Fetched,

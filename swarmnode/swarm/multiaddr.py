@@ -40,11 +40,7 @@ def peer_id_bytes(text: str) -> bytes:
             raise ValueError(f"{character!r} cannot be part of a peer id")
         number = number * 58 + digit
     zeros = len(text) - len(text.lstrip("1"))
-    raw = b"\0" * zeros + number.to_bytes((number.bit_length() + 7) // 8)
-    # An inlined Ed25519 key (0x00) or a SHA-256 multihash (0x12), each followed by its length.
-    if not 3 <= len(raw) <= _MAX_PEER_ID_BYTES or raw[0] not in (0, 0x12) or raw[1] != len(raw) - 2:
-        raise ValueError("this is no libp2p peer id")
-    return raw
+    return _checked_id(b"\0" * zeros + number.to_bytes((number.bit_length() + 7) // 8))
 
 
 def to_binary(text: str) -> bytes:
@@ -145,6 +141,13 @@ def read_varint(data: bytes, position: int) -> tuple[int, int]:
     raise ValueError("varint too long")
 
 
+def _checked_id(raw: bytes) -> bytes:
+    # An inlined Ed25519 key (0x00) or a SHA-256 multihash (0x12), each followed by its length.
+    if not 3 <= len(raw) <= _MAX_PEER_ID_BYTES or raw[0] not in (0, 0x12) or raw[1] != len(raw) - 2:
+        raise ValueError("this is no libp2p peer id")
+    return raw
+
+
 def _encode_port(text: str) -> bytes:
     if not text.isascii() or not text.isdigit() or int(text) > 65535:
         raise ValueError(f"{text!r} is no port")
@@ -186,7 +189,7 @@ _PARTS: dict[str, tuple[int, int, _Encode, _Decode]] = {
     "tcp": (6, 2, *_PORT),
     "udp": (273, 2, *_PORT),
     "quic-v1": (461, 0, *_NONE),
-    "p2p": (421, -1, peer_id_bytes, peer_id_text),
+    "p2p": (421, -1, peer_id_bytes, lambda value: peer_id_text(_checked_id(value))),
     "p2p-circuit": (290, 0, *_NONE),
 }
 _NAMES = {code: name for name, (code, *_) in _PARTS.items()}

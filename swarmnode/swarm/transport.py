@@ -132,7 +132,8 @@ class Transport(Protocol):
     def publish(self, frame: bytes) -> None:
         """Gossips one frame to the whole swarm; to nobody when alone. This node does not hear it.
 
-        Frames may overtake one another; one published before a peer joined does not reach it.
+        Frames may overtake one another; one published before a peer joined does not reach it, and
+        of a burst of more than some 30 the daemons drop the rest.
         Raises `ValueError` for a frame above the protocol's limit for announcements.
         """
         ...

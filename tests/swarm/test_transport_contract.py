@@ -18,7 +18,7 @@ from swarmnode.swarm.transport import (
     Transport,
 )
 
-ID, OTHER_ID = b"i" * 32, b"j" * 32
+ID, OTHER_ID, LARGE_ID = b"i" * 32, b"j" * 32, b"k" * 32
 ABSENT_PEER = peer_id(bytes([9] * 32))
 
 
@@ -110,8 +110,8 @@ def test_fetch_from_a_peer_that_was_not_dialled(connected):
 
 def test_largest_frame_is_fetched(connected):
     seen = Collected()
-    connected[0].hold(ID, b"z" * MAX_FRAME_BYTES)
-    until(lambda: _fetched(connected[1], connected[0], ID, seen))
+    connected[0].hold(LARGE_ID, b"z" * MAX_FRAME_BYTES)
+    until(lambda: _fetched(connected[1], connected[0], LARGE_ID, seen))
     event = seen.of(connected[1])[-1]
     assert isinstance(event, Fetched)
     assert event.frame == b"z" * MAX_FRAME_BYTES
