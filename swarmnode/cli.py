@@ -78,10 +78,12 @@ def join(
         str | None, typer.Option(help="sapo: learn from peers as published; off: train alone.")
     ] = None,
     questions: Annotated[
-        int | None, typer.Option(help="Own questions per round (I of SAPO).", rich_help_panel="Learning")
+        int | None,
+        typer.Option(help="Own questions per round (I of SAPO).", rich_help_panel="Learning"),
     ] = None,
     external: Annotated[
-        int | None, typer.Option(help="Peers' groups per round (J of SAPO).", rich_help_panel="Learning")
+        int | None,
+        typer.Option(help="Peers' groups per round (J of SAPO).", rich_help_panel="Learning"),
     ] = None,
     completions: Annotated[
         int | None, typer.Option(help="Completions per question (G).", rich_help_panel="Learning")
@@ -89,12 +91,16 @@ def join(
     max_new_tokens: Annotated[
         int | None, typer.Option(help="Longest completion.", rich_help_panel="Learning")
     ] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate.", rich_help_panel="Learning")] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Learning rate.", rich_help_panel="Learning")
+    ] = None,
     revision: Annotated[
-        str | None, typer.Option(help="Commit, tag or branch of a hub model.", rich_help_panel="Model")
+        str | None,
+        typer.Option(help="Commit, tag or branch of a hub model.", rich_help_panel="Model"),
     ] = None,
     label: Annotated[
-        str | None, typer.Option(help="Model name that peers see, ≤ 16 bytes.", rich_help_panel="Model")
+        str | None,
+        typer.Option(help="Model name that peers see, ≤ 16 bytes.", rich_help_panel="Model"),
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="auto, cpu, cuda, cuda:1 …", rich_help_panel="Model")
@@ -103,7 +109,8 @@ def join(
         str | None, typer.Option(help="Address to listen on.", rich_help_panel="Network")
     ] = None,
     port: Annotated[
-        int | None, typer.Option(help="Port to listen on; 0: any free one.", rich_help_panel="Network")
+        int | None,
+        typer.Option(help="Port to listen on; 0: any free one.", rich_help_panel="Network"),
     ] = None,
     offline: Annotated[
         bool, typer.Option("--offline", help="Do not open a network.", rich_help_panel="Network")
@@ -273,5 +280,7 @@ def _print(values: dict[str, Any], as_json: bool) -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    Console(stderr=True).print(f"swarmnode: {message}", highlight=False, soft_wrap=True, markup=False)
+    Console(stderr=True).print(
+        f"swarmnode: {message}", highlight=False, soft_wrap=True, markup=False
+    )
     sys.exit(code)

@@ -6,7 +6,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from protocol.names import task_digest
 from swarmnode import config, manifest
 from swarmnode.config import ModelSettings, Settings
 from swarmnode.errors import ConfigError
@@ -58,30 +57,21 @@ def replace_model(settings: Settings, model: ModelSettings) -> Settings:
 def _evaluate(
     settings: Settings, weights: Path | None, swarm: manifest.Manifest, questions: int
 ) -> Evaluation:
+    from swarmnode.assembly import make_generator, open_tasks
     from swarmnode.evaluation import evaluate
     from swarmnode.generate.encode import text_codec
-    from swarmnode.generate.hf import HFGenerator
     from swarmnode.generate.prompt import prompt_encoder
-    from swarmnode.node import task_specs
     from swarmnode.tasks.answer import instruction
     from swarmnode.tasks.scorer import Scorer
-    from swarmnode.tasks.taskset import TaskSet
     from swarmnode.train.policy import load as load_policy
 
     policy = load_policy(settings.model)
     round = _load_weights(policy.model, weights) if weights else 0
-    specs = task_specs(swarm)
-    tasks = TaskSet(specs, swarm.held_out_ratio, swarm.answer_format, task_digest)
-    tasks.open()
-    codec = text_codec(policy.tokenizer)
-    generator = HFGenerator(
-        policy.model,
-        prompt_encoder(policy.tokenizer, codec, instruction(swarm.answer_format)),
-        policy.eos_ids,
-        max_new_tokens=settings.generate.max_new_tokens,
-        temperature=1.0,
-        seed=0,
+    tasks = open_tasks(swarm)
+    prompts = prompt_encoder(
+        policy.tokenizer, text_codec(policy.tokenizer), instruction(swarm.answer_format)
     )
+    generator = make_generator(policy, prompts, settings, seed=0)
     scorer = Scorer(swarm.answer_format)
     scorer.open()
     try:

@@ -9,7 +9,7 @@ from rich.console import Console
 from protocol import codec, envelope, limits
 from protocol.errors import ProtocolError
 from protocol.messages import Announcement, Kind, Rollout
-from protocol.names import peer_id, task_digest
+from protocol.names import peer_id
 from swarmnode import manifest
 from swarmnode.errors import ConfigError, SwarmNodeError
 from swarmnode.log import quoted
@@ -101,11 +101,9 @@ def _fields(author: bytes, message: Announcement | Rollout) -> dict[str, Any]:
     return shown
 
 
-def _swarm_id(name: str) -> bytes:
-    from swarmnode.tasks.taskset import TaskSet, TaskSpec
+def _swarm_id(swarm: str) -> bytes:
+    from swarmnode.assembly import open_tasks
 
-    swarm = manifest.load(name)
-    specs = [TaskSpec(t.name, t.source, t.options, t.weight) for t in swarm.tasks]
-    tasks = TaskSet(specs, swarm.held_out_ratio, swarm.answer_format, task_digest)
-    tasks.open()
-    return swarm.swarm_id({name: tasks.digest(name) for name in tasks.names})
+    manifested = manifest.load(swarm)
+    tasks = open_tasks(manifested)
+    return manifested.swarm_id({name: tasks.digest(name) for name in tasks.names})

@@ -59,7 +59,9 @@ def _run(settings: Settings, swarm: Manifest, directory: RunDirectory) -> int:
     # Imports torch and transformers: seconds, so only after the flags were found to be right.
     from swarmnode.node import Node
 
-    node = Node(settings, swarm, directory, lambda *who: _transport(settings, swarm, directory, *who))
+    node = Node(
+        settings, swarm, directory, lambda *who: _transport(settings, swarm, directory, *who)
+    )
     try:
         node.open()
         if on_terminal:

@@ -20,9 +20,7 @@ def learning_curves(directories: Sequence[Path], picture: Path) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ConfigError(
-            "pictures need matplotlib: pip install 'swarmnode[plots]'"
-        ) from error
+        raise ConfigError("pictures need matplotlib: pip install 'swarmnode[plots]'") from error
     figure = Figure(figsize=(12, 7.2), layout="constrained", dpi=110)
     FigureCanvasAgg(figure)
     own, external, held_out, traffic = figure.subplots(2, 2).flat

@@ -35,9 +35,7 @@ def samples_of(
                 if len(ids) <= max_completion_tokens:
                     samples.append(_external(prompt, ids, value, completion))
             else:
-                samples.append(
-                    Sample(prompt, completion.token_ids, value, False, completion.logps)
-                )
+                samples.append(Sample(prompt, completion.token_ids, value, False, completion.logps))
     return samples
 
 

@@ -1,0 +1,158 @@
+"""The parts of a node, made in the order in which they start.
+
+tasks → identity → model → network → scorer → metrics → generator and trainer. What holds a process,
+a port or a file is closed by the caller's `ExitStack`, also when a later part fails.
+"""
+
+import hashlib
+import logging
+import os
+import random
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+
+from protocol.names import task_digest
+from swarmnode.config import Settings
+from swarmnode.generate.encode import TextCodec, text_codec
+from swarmnode.generate.generator import Generator
+from swarmnode.generate.hf import HFGenerator
+from swarmnode.generate.prompt import PromptEncoder, prompt_encoder
+from swarmnode.identity import Identity, load_or_create
+from swarmnode.manifest import Manifest
+from swarmnode.metrics import Metrics
+from swarmnode.run_directory import RunDirectory
+from swarmnode.swarm.exchange import Exchange
+from swarmnode.swarm.pool import Pool
+from swarmnode.swarm.transport import Transport
+from swarmnode.tasks.answer import instruction
+from swarmnode.tasks.scorer import Scorer
+from swarmnode.tasks.taskset import TaskSet, TaskSpec
+from swarmnode.train.policy import Policy
+from swarmnode.train.policy import load as load_policy
+from swarmnode.train.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+MakeTransport = Callable[[Identity, bytes, str], Transport]
+"""(identity, swarm id, model label) → the network, not yet open."""
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """Everything a node is made of, started. `task_names` maps task digests to names."""
+
+    tasks: TaskSet
+    task_names: Mapping[bytes, str]
+    swarm_id: bytes
+    identity: Identity
+    policy: Policy
+    transport: Transport
+    exchange: Exchange
+    pool: Pool
+    scorer: Scorer
+    metrics: Metrics
+    codec: TextCodec
+    prompts: PromptEncoder
+    generator: Generator
+    trainer: Trainer
+    rng: random.Random
+    seed: int
+    threads: int
+
+
+def assemble(
+    settings: Settings,
+    swarm: Manifest,
+    directory: RunDirectory,
+    make_transport: MakeTransport,
+    closing: ExitStack,
+) -> Parts:
+    """Starts every part. Raises `ConfigError` for what the user can mend, else `SwarmNodeError`."""
+    threads = settings.run.threads or os.cpu_count() or 1
+    torch.set_num_threads(threads)
+    tasks = open_tasks(swarm)
+    task_names = {tasks.digest(name): name for name in tasks.names}
+    swarm_id = swarm.swarm_id({name: digest for digest, name in task_names.items()})
+    identity = load_or_create(directory.identity)
+    seed = settings.run.seed or _seed_of(identity)
+    torch.manual_seed(seed)
+    policy = load_policy(settings.model)
+
+    transport = make_transport(identity, swarm_id, policy.label)
+    closing.callback(transport.close)
+    transport.open()
+    for address in transport.status().addresses:
+        log.info("listening address=%s", address)
+    exchange = Exchange(
+        transport,
+        settings.sharing,
+        swarm_id=swarm_id,
+        signing_key=identity.seed,
+        public_key=identity.public_key,
+        model_label=policy.label,
+        tasks=task_names,
+        rebuild=lambda digest, seed: tasks.question(task_names[digest], seed),
+    )
+    scorer = Scorer(swarm.answer_format)
+    closing.callback(scorer.close)
+    scorer.open()
+    codec = text_codec(policy.tokenizer)
+    prompts = prompt_encoder(policy.tokenizer, codec, instruction(swarm.answer_format))
+    sharing = settings.sharing
+    return Parts(
+        tasks=tasks,
+        task_names=task_names,
+        swarm_id=swarm_id,
+        identity=identity,
+        policy=policy,
+        transport=transport,
+        exchange=exchange,
+        pool=Pool(sharing.pool_groups, sharing.max_age_s, sharing.max_wait_rounds),
+        scorer=scorer,
+        metrics=_open_metrics(settings, swarm, policy.label, closing),
+        codec=codec,
+        prompts=prompts,
+        generator=make_generator(policy, prompts, settings, seed),
+        trainer=Trainer(policy.model, settings.train, policy.pad_id, settings.generate.temperature),
+        rng=random.Random(seed),  # noqa: S311  draws of questions and rollouts
+        seed=seed,
+        threads=threads,
+    )
+
+
+def open_tasks(swarm: Manifest) -> TaskSet:
+    """The manifest's tasks, opened. Raises `ConfigError` for a task that cannot be had."""
+    specs = [TaskSpec(task.name, task.source, task.options, task.weight) for task in swarm.tasks]
+    tasks = TaskSet(specs, swarm.held_out_ratio, swarm.answer_format, task_digest)
+    tasks.open()
+    return tasks
+
+
+def make_generator(
+    policy: Policy, prompts: PromptEncoder, settings: Settings, seed: int
+) -> HFGenerator:
+    """What answers questions with `policy`."""
+    return HFGenerator(
+        policy.model,
+        prompts,
+        policy.eos_ids,
+        max_new_tokens=settings.generate.max_new_tokens,
+        temperature=settings.generate.temperature,
+        seed=seed,
+    )
+
+
+def _open_metrics(settings: Settings, swarm: Manifest, label: str, closing: ExitStack) -> Metrics:
+    metrics = Metrics(settings.metrics.host, settings.metrics.port)
+    if settings.metrics.port >= 0:
+        closing.callback(metrics.close)
+        url = metrics.open(swarm=swarm.name, model=label, sharing=settings.sharing.rule)
+        log.info("metrics url=%s", url)
+    return metrics
+
+
+def _seed_of(identity: Identity) -> int:
+    return int.from_bytes(hashlib.sha256(identity.public_key).digest()[:6], "big")

@@ -1,0 +1,92 @@
+"""From what a round did to its `RoundReport`. Pure: it reads the parts and changes nothing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from swarmnode.assembly import Parts
+from swarmnode.report import RoundReport, Totals
+from swarmnode.rollout import Group
+from swarmnode.swarm.transport import TransportStatus
+from swarmnode.train.trainer import StepReport
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """A round's groups: this node's, those of peers that came, those of peers trained on."""
+
+    own: Sequence[Group]
+    arrived: Sequence[Group]
+    chosen: Sequence[Group]
+
+
+def round_report(
+    round: int,
+    now: float,
+    groups: Groups,
+    step: StepReport,
+    parts: Parts,
+    network: TransportStatus,
+    seconds: Mapping[str, float],
+    totals: Totals,
+    *,
+    shares: bool,
+) -> RoundReport:
+    """The row of this round; `shares` is false for a node that trains alone by choice."""
+    own, chosen = groups.own, groups.chosen
+    return RoundReport(
+        round=round,
+        time=now,
+        policy_version=parts.trainer.policy_version,
+        own_reward=_mean([r for group in own for r in group.rewards]) or 0.0,
+        own_reward_by_task=_by_task(own),
+        own_groups=len(own),
+        own_groups_with_signal=sum(group.has_signal for group in own),
+        external_reward=_mean([r for group in groups.arrived for r in group.rewards]),
+        external_groups=len(groups.arrived),
+        external_groups_trained=len(chosen),
+        loss=step.loss,
+        grad_norm=step.grad_norm,
+        kl=step.kl_own,
+        kl_external=step.kl_external,
+        entropy=step.entropy,
+        clip_fraction=step.clip_ratio,
+        staleness_s=_mean([now - group.origin.created for group in chosen if group.origin]),
+        pool_groups=len(parts.pool),
+        pool_age_s=parts.pool.mean_age_s(now),
+        peers=len(network.peers),
+        network_restarts=network.restarts,
+        network_dropped=dict(network.dropped),
+        waiting_for=_waiting_for(step, network, len(chosen), parts, shares=shares),
+        seconds=seconds,
+        totals=totals,
+    )
+
+
+def _waiting_for(
+    step: StepReport, network: TransportStatus, chosen: int, parts: Parts, *, shares: bool
+) -> str:
+    """Why this round taught less than it could, in words; empty when all is well."""
+    reasons = []
+    if step.skipped == "no-samples":
+        reasons.append("no signal: all completions of every group were rewarded alike")
+    elif step.skipped:
+        reasons.append(f"step skipped: {step.skipped} loss or gradient")
+    if shares and chosen == 0:
+        if not network.peers:
+            reasons.append(network.state)
+        elif parts.exchange.peers_heard == 0:
+            reasons.append("no peer has announced a rollout yet")
+        else:
+            reasons.append("no peer's rollout with a signal at hand yet")
+    return "; ".join(reasons)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _by_task(groups: Sequence[Group]) -> dict[str, float]:
+    rewards: dict[str, list[float]] = {}
+    for group in groups:
+        rewards.setdefault(group.question.task, []).extend(group.rewards)
+    return {task: sum(values) / len(values) for task, values in sorted(rewards.items())}
