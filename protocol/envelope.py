@@ -4,8 +4,9 @@
 
 The signature covers domain ‖ swarm id ‖ author ‖ body, where the domain names version and kind; the
 id is the SHA-256 of those bytes. So a frame of another swarm, kind or version does not verify, and
-whoever signs the same body twice makes one id. A frame is stored and passed on as it was received:
-nothing is encoded again.
+whoever signs the same body twice makes one id. A rollout's body may travel compressed, which a kind
+byte of its own says; signature and id are made from the body before that, so they do not depend on
+the compressor. A frame is stored and passed on as it was received: nothing is encoded again.
 """
 
 import hashlib
@@ -16,18 +17,22 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
 from protocol.codec import decode, encode, kind_of
+from protocol.compression import compress, decompress
 from protocol.errors import ProtocolError, Reason
 from protocol.limits import (
     HASH_BYTES,
     HEADER_BYTES,
     MAX_ANNOUNCEMENT_BYTES,
     MAX_FRAME_BYTES,
+    MAX_ROLLOUT_BODY_BYTES,
     PROTOCOL_VERSION,
     PUBLIC_KEY_BYTES,
 )
 from protocol.messages import Announcement, Kind, Rollout
 
 _MAX_BYTES: Final = {Kind.ROLLOUT: MAX_FRAME_BYTES, Kind.ANNOUNCEMENT: MAX_ANNOUNCEMENT_BYTES}
+# The second byte of a frame that holds a rollout with a compressed body; else it is the `Kind`.
+COMPRESSED_ROLLOUT: Final = 3
 _AUTHOR: Final = slice(2, 2 + PUBLIC_KEY_BYTES)
 _SIGNATURE: Final = slice(2 + PUBLIC_KEY_BYTES, HEADER_BYTES)
 
@@ -52,6 +57,9 @@ class Opened:
 def seal(message: Announcement | Rollout, signing_key: bytes, swarm_id: bytes) -> Sealed:
     """The frame of `message`, signed with the 32-byte Ed25519 seed `signing_key`.
 
+    A rollout's body is compressed where that pays. The id is the same either way; the frame's
+    bytes can differ from one release of the compressor to another.
+
     Raises `ValueError` for a message that peers would refuse; `Rollout.build` and
     `Announcement.build` make none.
     """
@@ -63,17 +71,21 @@ def seal(message: Announcement | Rollout, signing_key: bytes, swarm_id: bytes) -
     key = SigningKey(signing_key)
     author = bytes(key.verify_key)
     signed = signed_bytes(kind, swarm_id, author, body)
-    header = bytes((PROTOCOL_VERSION, kind)) + author + key.sign(signed).signature
-    return Sealed(id=hashlib.sha256(signed).digest(), frame=header + body)
+    compressed = compress(body) if kind is Kind.ROLLOUT else None
+    kind_byte = kind if compressed is None else COMPRESSED_ROLLOUT
+    header = bytes((PROTOCOL_VERSION, kind_byte)) + author + key.sign(signed).signature
+    return Sealed(hashlib.sha256(signed).digest(), header + (compressed or body))
 
 
 def open_frame(frame: bytes, swarm_id: bytes) -> Opened:
     """The message in a frame, its author and id. Cheap checks first; raises only `ProtocolError`.
 
-    In order: size, version, kind, signature, decode, canonical form, bounds.
+    In order: size, version, kind, decompress, signature, decode, canonical form, bounds.
     """
     kind = _check_header(frame)
     author, body = frame[_AUTHOR], frame[HEADER_BYTES:]
+    if frame[1] == COMPRESSED_ROLLOUT:
+        body = decompress(body, MAX_ROLLOUT_BODY_BYTES)
     signed = signed_bytes(kind, swarm_id, author, body)
     try:
         VerifyKey(author).verify(signed, frame[_SIGNATURE])
@@ -94,7 +106,7 @@ def signed_bytes(kind: Kind, swarm_id: bytes, author: bytes, body: bytes) -> byt
 
 
 def _check_header(frame: bytes) -> Kind:
-    """The frame's kind, after all checks that need no cryptography."""
+    """What the frame holds, after all checks that need only its header and size."""
     if len(frame) > MAX_FRAME_BYTES:
         raise ProtocolError(Reason.TOO_LARGE, f"frame of {len(frame)} bytes")
     if len(frame) < 2:
@@ -102,9 +114,9 @@ def _check_header(frame: bytes) -> Kind:
     version, kind_byte = frame[0], frame[1]
     if version != PROTOCOL_VERSION:  # before the length: another version has another header
         raise ProtocolError(Reason.WRONG_VERSION, f"version {version}, not {PROTOCOL_VERSION}")
-    if kind_byte not in Kind._value2member_map_:
+    if kind_byte != COMPRESSED_ROLLOUT and kind_byte not in Kind._value2member_map_:
         raise ProtocolError(Reason.UNKNOWN_KIND, f"kind {kind_byte}")
-    kind = Kind(kind_byte)
+    kind = Kind.ROLLOUT if kind_byte == COMPRESSED_ROLLOUT else Kind(kind_byte)
     if len(frame) > _MAX_BYTES[kind]:
         raise ProtocolError(Reason.TOO_LARGE, f"{kind.name.lower()} of {len(frame)} bytes")
     if len(frame) <= HEADER_BYTES:

@@ -13,6 +13,7 @@ class Reason(enum.StrEnum):
     TOO_LARGE = "too_large"
     WRONG_VERSION = "wrong_version"
     UNKNOWN_KIND = "unknown_kind"
+    BAD_COMPRESSION = "bad_compression"
     BAD_SIGNATURE = "bad_signature"
     MALFORMED = "malformed"
     NOT_CANONICAL = "not_canonical"

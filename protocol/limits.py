@@ -17,24 +17,29 @@ HASH_BYTES = 32  # SHA-256: swarm ids, frame ids, the discovery key
 TASK_DIGEST_BYTES = 4
 HEADER_BYTES = 2 + PUBLIC_KEY_BYTES + SIGNATURE_BYTES  # version, kind, author, signature: 98
 STATS_ENTRY_BYTES = 4  # per completion: u16 mean log-probability, u16 token count
+ENDED_BYTES = 1  # one bit per completion, after the stats' entries
 ITEM_BYTES = HASH_BYTES + TASK_DIGEST_BYTES + 4 + 4  # id, task, seed, frame size: 44
 BLOCK_HEADER_BYTES = 4  # u32 length in front of each block on a stream
 
 # --- Rollouts ---
 # Completions in one rollout. The usual G; a larger group goes out as several rollouts. The stats
-# column and the list of texts are sized by it: above 15 MessagePack's headers grow and
-# ROLLOUT_OVERHEAD_BYTES no longer holds.
+# column and the list of texts are sized by it: above 8 `ended` needs a second byte, above 15
+# MessagePack's headers grow, and ROLLOUT_OVERHEAD_BYTES no longer holds.
 MAX_COMPLETIONS = 8
 # Bytes of UTF-8 in one text: some 8,000 tokens of English, four times the longest answers that
 # small models need. Below 65,536, so that a text's length takes 3 bytes (str 16). Smaller cuts
 # honest answers, larger lets one stranger fill memory.
 MAX_TEXT_BYTES = 32_768
-# Bytes of a rollout's frame beyond its texts: 98 of header and at most 101 of body (SPEC.md
-# section 5 adds them up). Promised to users as the cost of sharing; a test holds it.
+# Bytes of a rollout's frame beyond its texts: 98 of header and at most 102 of body (SPEC.md
+# section 5 adds them up); compressed it is smaller still. Promised to users as the cost of
+# sharing; a test holds it.
 ROLLOUT_OVERHEAD_BYTES = 200
 # Bytes of the largest frame: 262,344. A relay that cuts circuits after 128 KiB does not pass
 # the largest ones; the eight texts would have to average 16 KB.
 MAX_FRAME_BYTES = MAX_COMPLETIONS * MAX_TEXT_BYTES + ROLLOUT_OVERHEAD_BYTES
+# Bytes of the largest body, also of a compressed one after decompression, and of the window that
+# its decompressor may keep: 262,246. It is what one frame can make a receiver allocate.
+MAX_ROLLOUT_BODY_BYTES = MAX_FRAME_BYTES - HEADER_BYTES
 # Bytes of a model's label: enough for "Qwen2.5-0.5B". Below 32, so that its length takes 1 byte.
 MAX_LABEL_BYTES = 16
 # Hundredths: 10.00. Hotter sampling is noise. 0 is greedy.

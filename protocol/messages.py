@@ -13,7 +13,7 @@ import enum
 import math
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, NamedTuple, Self, TypeVar
 
 import msgspec
@@ -21,6 +21,7 @@ from msgspec import Meta
 
 from protocol.errors import Reason
 from protocol.limits import (
+    ENDED_BYTES,
     HASH_BYTES,
     ITEM_BYTES,
     MAX_COMPLETIONS,
@@ -51,7 +52,11 @@ Label = Annotated[str, Meta(max_length=MAX_LABEL_BYTES)]
 Text = Annotated[str, Meta(max_length=MAX_TEXT_BYTES)]
 Texts = Annotated[tuple[Text, ...], Meta(min_length=1, max_length=MAX_COMPLETIONS)]
 Stats = Annotated[
-    bytes, Meta(min_length=STATS_ENTRY_BYTES, max_length=MAX_COMPLETIONS * STATS_ENTRY_BYTES)
+    bytes,
+    Meta(
+        min_length=STATS_ENTRY_BYTES + ENDED_BYTES,
+        max_length=MAX_COMPLETIONS * STATS_ENTRY_BYTES + ENDED_BYTES,
+    ),
 ]
 Items = Annotated[bytes, Meta(max_length=MAX_ITEMS * ITEM_BYTES)]
 
@@ -65,7 +70,7 @@ _REFUSED_IN_LABEL = re.compile(r"[^\x20-\x7e]")
 
 
 class Kind(enum.IntEnum):
-    """The second byte of a frame."""
+    """What a frame holds: its second byte, unless the body is compressed (`envelope`)."""
 
     ROLLOUT = 1
     ANNOUNCEMENT = 2
@@ -88,7 +93,8 @@ class Rollout(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_field
 
     `seed` is the author's question number (`names.question_seed` gives the generator's seed),
     `created` the author's clock in Unix seconds, `policy_version` its optimiser steps so far,
-    `stats` one (u16 thousandths of −nat, u16 tokens) per text.
+    `stats` one (u16 thousandths of −nat, u16 tokens) per text, then one byte whose bit i, from the
+    lowest, says whether text i was ended by its sampler.
     """
 
     task_digest: TaskDigest
@@ -113,15 +119,18 @@ class Rollout(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_field
         texts: Sequence[str],
         mean_logps: Sequence[float],
         token_counts: Sequence[int],
+        ended: Sequence[bool],
     ) -> Self:
         """A rollout of these completions, rounded, saturated and cleaned so that none refuses it.
 
         Raises `ValueError` for what is no rollout: columns of unequal length, more than
         MAX_COMPLETIONS texts, a NaN, an integer out of its range.
         """
-        if not len(texts) == len(mean_logps) == len(token_counts):
-            raise ValueError("texts, mean_logps and token_counts differ in length")
-        stats = b"".join(map(_pack_stats, mean_logps, token_counts))
+        if not len(texts) == len(mean_logps) == len(token_counts) == len(ended):
+            raise ValueError("texts, mean_logps, token_counts and ended differ in length")
+        if len(texts) > MAX_COMPLETIONS:
+            raise ValueError(f"{len(texts)} texts, more than {MAX_COMPLETIONS}")
+        stats = b"".join(map(_pack_stats, mean_logps, token_counts)) + _pack_ended(ended)
         return _checked(
             cls(
                 task_digest,
@@ -143,12 +152,20 @@ class Rollout(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_field
     @property
     def mean_logps(self) -> tuple[float, ...]:
         """Per text, the sampler's mean log-probability per token, in nats, −65.535 to 0."""
-        return tuple(-logp / 1000 for logp, _ in _STATS.iter_unpack(self.stats))
+        return tuple(-logp / 1000 for logp, _ in self._entries())
 
     @property
     def token_counts(self) -> tuple[int, ...]:
         """Per text, the tokens the sampler made, at least 1."""
-        return tuple(count for _, count in _STATS.iter_unpack(self.stats))
+        return tuple(count for _, count in self._entries())
+
+    @property
+    def ended(self) -> tuple[bool, ...]:
+        """Per text, whether the sampler ended it by EOS; else its length limit cut it."""
+        return tuple(bool(self.stats[-1] >> index & 1) for index in range(len(self.texts)))
+
+    def _entries(self) -> Iterator[tuple[int, int]]:
+        return _STATS.iter_unpack(self.stats[:-ENDED_BYTES])
 
 
 class Announcement(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
@@ -250,8 +267,10 @@ def violation(message: Rollout | Announcement | Hello) -> str | None:
 def _rollout_violation(rollout: Rollout) -> str | None:
     if rollout.temperature_hundredths > MAX_TEMPERATURE_HUNDREDTHS:
         return "temperature is too high"
-    if len(rollout.stats) != STATS_ENTRY_BYTES * len(rollout.texts):
+    if len(rollout.stats) != STATS_ENTRY_BYTES * len(rollout.texts) + ENDED_BYTES:
         return "stats and texts differ in length"
+    if rollout.stats[-1] >> len(rollout.texts):
+        return "an unused bit of ended is set"
     if 0 in rollout.token_counts:
         return "a completion has no token"
     if any(len(text.encode()) > MAX_TEXT_BYTES for text in rollout.texts):
@@ -291,6 +310,10 @@ def _pack_stats(mean_logp: float, token_count: int) -> bytes:
         raise ValueError("mean log-probability is NaN")
     nats = min(max(-mean_logp, 0.0), MAX_LOGP_THOUSANDTHS / 1000)  # clamps infinities, too
     return _STATS.pack(round(nats * 1000), min(max(token_count, 1), MAX_TOKEN_COUNT))
+
+
+def _pack_ended(ended: Sequence[bool]) -> bytes:
+    return sum(bool(flag) << index for index, flag in enumerate(ended)).to_bytes(ENDED_BYTES)
 
 
 def _pack_item(item: Item) -> bytes:

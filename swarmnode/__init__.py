@@ -2,10 +2,11 @@
 
 | file | what it is |
 |---|---|
-| `cli.py` | the command line; `joining.py`, `demo.py`, `evaluating.py`, `inspection.py` do the work |
-| `node.py` | open, run, close: the only place where the parts below meet |
+| `cli.py` | the command line; its commands: `joining.py`, `demo.py`, `evaluating.py`, `inspection.py` |
+| `node.py` | the round loop, where the parts below meet; `assembly.py` starts them |
+| `reporting.py`, `report.py` | what a round did, and the records of it |
 | `config.py`, `manifest.py` | one node's settings; what all nodes of a swarm share |
-| `rollout.py`, `report.py` | the records that cross layers; what a round did |
+| `rollout.py` | the records that cross layers |
 | `samples.py`, `evaluation.py` | groups → training samples; held-out accuracy |
 | `run_directory.py`, `identity.py` | a run on disk; the key that is the node |
 | `metrics.py`, `log.py`, `plots.py`, `summary.py` | what a person sees |

@@ -61,7 +61,7 @@ def join(
     swarm: Annotated[
         str | None,
         typer.Option(
-            help="Built-in swarm or manifest file. Default: demo for the demo model, else reasoning."
+            help="Built-in swarm or manifest file; default: demo for model demo, else reasoning."
         ),
     ] = None,
     run: RunOption = None,
@@ -180,7 +180,7 @@ def join(
 def demo(
     out: Annotated[Path, typer.Option(help="Where the run is written.")] = Path("runs/demo"),
     nodes: Annotated[int, typer.Option(min=2, max=16, help="Node processes.")] = 4,
-    rounds: Annotated[int, typer.Option(min=13, help="Rounds of each node.")] = 80,
+    rounds: Annotated[int, typer.Option(min=13, help="Rounds of each node.")] = 100,
 ) -> int:
     """Run a swarm of real nodes on this machine and watch it learn.
 

@@ -103,7 +103,7 @@ def _prepare(out: Path, nodes: int, rounds: int) -> list[_NodeProcess]:
         me = load_or_create(directory / "identity.key")
         arguments = ["join", "--model", "demo", "--run", str(directory), "--rounds", str(rounds)]
         arguments += ["--host", "127.0.0.1", "--port", str(ports[number]), "--threads", "1"]
-        arguments += ["--metrics-port", "0", "--checkpoint-every", "1"]
+        arguments += ["--metrics-port", "0", "--checkpoint-every", "1", "--min-round-s", "0.5"]
         arguments += [word for address in addresses[:1] for word in ("--peer", address)]
         addresses.append(f"/ip4/127.0.0.1/tcp/{ports[number]}/p2p/{me.peer_id}")
         swarm.append(_NodeProcess(number, directory, arguments))

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from swarmnode import config, manifest
-from swarmnode.config import ModelSettings, Settings
+from swarmnode.config import Settings
 from swarmnode.errors import ConfigError
 from swarmnode.joining import default_swarm
 from swarmnode.report import Evaluation
@@ -43,15 +43,10 @@ def _resolve(target: str, device: str) -> tuple[Settings, Path | None]:
     elif (path / "checkpoints").is_dir():
         run, checkpoint = path, path / "checkpoints"
     else:
-        model = ModelSettings(name=target, device=device)
-        return replace_model(config.preset(target), model), None
+        flags = {"model": {"name": target, "device": device}}
+        return config.load(None, flags, config.preset(target)), None
     saved = config.load(run / "config.toml", {"model": {"device": device}})
     return saved, checkpoint
-
-
-def replace_model(settings: Settings, model: ModelSettings) -> Settings:
-    """The settings with another model."""
-    return config.load(None, {"model": {"name": model.name, "device": model.device}}, settings)
 
 
 def _evaluate(
@@ -81,11 +76,15 @@ def _evaluate(
 
 
 def _load_weights(model: Any, path: Path) -> int:
-    """Puts a checkpoint's weights into `model`; returns its round."""
+    """Puts the weights of a checkpoint, or of the newest in a folder, in; returns its round."""
     from swarmnode.train import checkpoint
 
-    found = checkpoint.load_latest(path).checkpoint
+    if path.name.startswith("round-"):
+        found: checkpoint.Checkpoint | None = checkpoint.load(path)
+    else:
+        found = checkpoint.load_latest(path).checkpoint
     if found is None:
-        raise ConfigError(f"no valid checkpoint in {path}")
+        raise ConfigError(f"no valid checkpoint in {path}: give another run, or a model folder")
+    # Not strict: of tied weights a checkpoint holds one.
     model.load_state_dict(dict(found.model), strict=False)
     return found.round

@@ -1,4 +1,4 @@
-"""What `swarmnode join` does: settings and run directory from flags, then one node until it ends."""
+"""What `swarmnode join` does: settings and run directory from flags, then one node to its end."""
 
 import logging
 import signal

@@ -19,7 +19,7 @@ _GAUGES = {
     "round": "Rounds done since the run began.",
     "policy_version": "Optimiser steps taken since the run began.",
     "own_reward": "Mean reward of this node's fresh completions in the last round.",
-    "external_reward": "Mean reward, by this node's scorer, of the peers' completions last admitted.",
+    "external_reward": "Mean reward, by our scorer, of the peers' completions last admitted.",
     "held_out_accuracy": "Greedy accuracy on held-out questions, mean over tasks, last evaluation.",
     "loss": "Loss of the last optimiser step.",
     "grad_norm": "Gradient norm of the last step, before clipping.",

@@ -191,7 +191,7 @@ class Node:
         return own
 
     def _publish(self, own: Sequence[Published]) -> None:
-        if self._settings.sharing.rule != "off":
+        if self._shares:
             offered = own[: self._settings.sharing.publish]
             self._parts.exchange.publish(offered, round=self._round, now=time.time())
 
@@ -213,7 +213,7 @@ class Node:
     def _choose_external(self) -> list[Group]:
         """Takes this round's groups from the pool and asks peers for the next round's."""
         sharing, parts, now = self._settings.sharing, self._parts, time.time()
-        if sharing.rule == "off":
+        if not self._shares:
             return []
         parts.pool.expire(now, self._round)
         chosen = sampling.choose_groups(parts.pool.groups(), sharing.external, parts.rng)
@@ -287,7 +287,7 @@ class Node:
             network,
             dict(self._seconds),
             copy.deepcopy(totals),
-            shares=self._settings.sharing.rule != "off",
+            shares=self._shares,
         )
 
     def _record(self, report: RoundReport) -> None:
@@ -397,6 +397,11 @@ class Node:
             self._save()
         save_policy(self._parts.policy, self._directory.path / "model")
         log.info("stop round=%d saved=%s", self._round, self._directory.path)
+
+    @property
+    def _shares(self) -> bool:
+        """Whether this node exchanges at all: it may train alone by choice."""
+        return self._settings.sharing.rule != "off" and self._settings.network.backend != "off"
 
     def _is_done(self) -> bool:
         return 0 < self._settings.run.rounds <= self._round

@@ -36,8 +36,8 @@ class Completion:
 
     `token_ids` and `logps` (one per token, same length) are present only for this node's own
     completions, exactly as sampled; a peer's completion is text and is encoded anew.
-    `ended` is true when the sampler ended it by EOS; a completion cut by the length limit is
-    trained without an EOS. A peer's text does not say, so it counts as ended.
+    `ended` is true when the sampler ended it by EOS; a completion cut by the length limit, own or
+    a peer's, is trained without an EOS.
     """
 
     text: str

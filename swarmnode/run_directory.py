@@ -1,5 +1,5 @@
-"""A run on disk: settings in force, manifest, environment, checkpoints, and two files of JSON lines,
-`rounds.jsonl` (`report.RoundReport`) and `evaluations.jsonl` (`report.Evaluation`).
+"""A run on disk: settings in force, manifest, environment, checkpoints, and two files of JSON
+lines, `rounds.jsonl` (`report.RoundReport`) and `evaluations.jsonl` (`report.Evaluation`).
 
 Exactly one process uses a run directory at a time; the lock is the kernel's, so it goes with the
 process however that ends.

@@ -1,9 +1,10 @@
 """Groups → what the trainer trains on, in this node's own tokens.
 
 Own completions are taken as sampled, token by token. A peer's text is encoded anew and gets this
-model's EOS, so that ending is learnt, too. Groups without signal have zero advantage and are left
-out. A peer's completion longer than `max_completion_tokens` is left out, its reward still counts in
-the group's baseline.
+model's EOS if its sampler ended it, so that ending is learnt, and cutting is not. Groups without
+signal have zero advantage and are left out. A peer's completion longer than `max_completion_tokens`
+is left out, and one of no token (an empty text that was cut); the reward still counts in the
+group's baseline.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,8 +32,9 @@ def samples_of(
         advantages = group_advantages(group.rewards, advantage)
         for completion, value in zip(group.completions, advantages, strict=True):
             if completion.token_ids is None:
-                ids = (*encode_text(completion.text), eos_id)
-                if len(ids) <= max_completion_tokens:
+                end = (eos_id,) if completion.ended else ()
+                ids = (*encode_text(completion.text), *end)
+                if 0 < len(ids) <= max_completion_tokens:
                     samples.append(_external(prompt, ids, value, completion))
             else:
                 samples.append(Sample(prompt, completion.token_ids, value, False, completion.logps))

@@ -1,8 +1,8 @@
 """Whether what a peer sent is taken, and if not, under which name it is refused.
 
 Pure rules, cheapest first; the caller counts. Bytes that do not parse never come here: `protocol`
-refuses them (too_large, wrong_version, unknown_kind, bad_signature, malformed, not_canonical,
-out_of_bounds). The order for the rest:
+refuses them (too_large, wrong_version, unknown_kind, bad_compression, bad_signature, malformed,
+not_canonical, out_of_bounds). The order for the rest:
 
 | step | rule | reason |
 |---|---|---|

@@ -44,10 +44,14 @@ class Arrival:
 
     @property
     def completions(self) -> tuple[Completion, ...]:
+        rollout = self.rollout
         columns = zip(
-            self.rollout.texts, self.rollout.mean_logps, self.rollout.token_counts, strict=True
+            rollout.texts, rollout.mean_logps, rollout.token_counts, rollout.ended, strict=True
         )
-        return tuple(Completion(text, logp, count) for text, logp, count in columns)
+        return tuple(
+            Completion(text, mean_logp, token_count, ended=ended)
+            for text, mean_logp, token_count, ended in columns
+        )
 
     def scored(self, rewards: Sequence[float]) -> Group:
         """The group that this becomes with our rewards, one per completion."""
@@ -221,6 +225,7 @@ class Exchange:
                 texts=[completion.text for completion in part],
                 mean_logps=[completion.mean_logp for completion in part],
                 token_counts=[completion.token_count for completion in part],
+                ended=[completion.ended for completion in part],
             )
             for part in parts
         ]

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from decimal import Context, Decimal
 from typing import Any, Final
 
-# Characters of an answer that are looked at. The longest honest answer (a 60-cell grid, a
+# Characters of an answer that are looked at. The longest honest answer (a 12 × 12 grid, a
 # data-set row of `rows.MAX_ANSWER_CHARACTERS`) is shorter; a longer text is wrong unread.
 MAX_ANSWER_CHARACTERS: Final = 4096
 

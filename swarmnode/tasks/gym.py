@@ -82,11 +82,16 @@ def _no_objection(config: Any) -> str:
 
 
 def _divisor_search(config: Any) -> str:
-    """The generator finds a dividend's divisors by trial up to its square root, in the node's own
-    process: 10^12 costs 0.07 s, the library's default of 6 terms and 4 digits can need hours."""
+    """The generator finds a dividend's divisors by trial, in the node's own process: with
+    parentheses up to its square root (10^12 costs 0.07 s, the library's default of 6 terms of 4
+    digits can need hours), without them up to 10^max_digits for every division."""
+    if "/" not in config.operators:
+        return ""
     digits = config.max_digits * (config.max_terms - 1)
-    if "/" in config.operators and digits > 12:
+    if digits > 12:
         return f"max_digits × (max_terms − 1) is {digits}; with operator / it must be at most 12"
+    if not config.allow_parentheses and config.max_digits > 4:
+        return "with operator / and without parentheses max_digits must be at most 4"
     return ""
 
 
@@ -120,7 +125,9 @@ class Entry:
 ALLOWED: Final[Mapping[str, Entry]] = {
     "arc_1d": Entry(
         compare="grid",
-        options={"min_size": Whole(10, 60), "max_size": Whole(10, 60), "num_train": Whole(1, 6)},
+        # Blocks of 2 with a palette of one cell each: n of them need 4 n < size. From 41 there can
+        # be ten, and the generator looks for a tenth colour of nine for ever.
+        options={"min_size": Whole(10, 40), "max_size": Whole(10, 40), "num_train": Whole(1, 6)},
     ),
     "base_conversion": Entry(
         compare="text",
@@ -130,6 +137,7 @@ ALLOWED: Final[Mapping[str, Entry]] = {
             "min_value": Whole(0, 10**9),
             "max_value": Whole(1, 10**9),
         },
+        keep=soundness.positive,
         objection=_two_bases,
     ),
     "basic_arithmetic": Entry(

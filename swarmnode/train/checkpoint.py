@@ -128,6 +128,13 @@ def load_latest(folder: Path) -> Latest:
     return Latest(None, tuple(skipped))
 
 
+def load(path: Path) -> Checkpoint:
+    """The checkpoint in the folder `path`. Raises `SwarmNodeError` when it is damaged."""
+    if damage := _damage(path):
+        raise SwarmNodeError(f"the checkpoint {path} cannot be used: {damage}")
+    return _read(path)
+
+
 def rng_state(
     randoms: Mapping[str, random.Random], generators: Mapping[str, torch.Generator]
 ) -> dict[str, Any]:

@@ -1,20 +1,21 @@
 """How large a rollout is on the wire, beside the same content as plain MessagePack maps.
 
-    python tests/bench/wire_size.py [--json] [--groups texts.jsonl]
+    python tests/bench/wire_size.py [--json] [--groups recorded.jsonl]
 
 Questions are real reasoning-gym ones; the G = 8 completions are made up, in the lengths that small
 models give: the bare answer, the answer in a tag, and a few lines of reasoning before it. The
 plain form is what a node sends that lets others neither make the question nor score it: question,
 answer and metadata travel along, every field under its name.
 
-`--groups` measures recorded completions: one JSON list of texts per line.
+Made-up reasoning repeats its few phrases more than a model does, and its numbers less.
 
-Zstandard (level 3, the texts of one rollout as one frame) is measured where it is installed, as
-the ground for SPEC.md's decision to leave it out.
+`--groups` measures recorded completions: per line a JSON object with `texts`, and with `question`,
+`answer` and `metadata` for the comparison with the plain form. SPEC.md's figures for reasoning are
+from such a file, made from `example_model_solutions.jsonl` of github.com/openai/grade-school-math
+(four models' solutions of each test question; `metadata` is empty).
 """
 
 import argparse
-import importlib.util
 import json
 import random
 import statistics
@@ -25,8 +26,9 @@ from typing import Any
 
 import msgpack
 
+from protocol.codec import encode
 from protocol.envelope import seal
-from protocol.limits import MAX_COMPLETIONS
+from protocol.limits import HEADER_BYTES, MAX_COMPLETIONS
 from protocol.messages import Rollout
 from protocol.names import task_digest
 
@@ -52,10 +54,12 @@ class Sizes:
     source: str
     style: str
     texts: float
-    frame: float
+    uncompressed: float  # the frame if its body stays as it is
+    frame: float  # as sent
     plain: float | None  # None where question, answer and metadata are not known
     frame_to_plain: float | None
-    zstd_texts: float | None  # the texts' column, compressed
+    compressed_ratio: float  # how many of the frames travel compressed, 0 to 1
+    largest_overhead: int  # most bytes of a frame beyond its texts, either way
 
 
 @dataclass(frozen=True)
@@ -77,13 +81,13 @@ def main() -> None:
         for row in rows:
             print(json.dumps(asdict(row)))
         return
-    columns = ("texts", "frame", "plain", "ratio", "zstd")
-    print(f"{'source':24}{'style':9}" + "".join(f"{column:>8}" for column in columns))
+    columns = ("texts", "uncompr.", "frame", "plain", "ratio", "compr.", "beyond")
+    print(f"{'source':24}{'style':9}" + "".join(f"{column:>9}" for column in columns))
     for row in rows:
         ratio = "-" if row.frame_to_plain is None else f"{row.frame_to_plain:.2f}"
-        counts = [_bytes(row.texts), _bytes(row.frame), _bytes(row.plain)]
-        cells = [*counts, ratio, _bytes(row.zstd_texts)]
-        print(f"{row.source:24}{row.style:9}" + "".join(f"{cell:>8}" for cell in cells))
+        counts = [_bytes(count) for count in (row.texts, row.uncompressed, row.frame, row.plain)]
+        cells = [*counts, ratio, f"{row.compressed_ratio:.0%}", f"+{row.largest_overhead}"]
+        print(f"{row.source:24}{row.style:9}" + "".join(f"{cell:>9}" for cell in cells))
 
 
 def _bytes(count: float | None) -> str:
@@ -92,9 +96,8 @@ def _bytes(count: float | None) -> str:
 
 def _rows(groups: Path | None, questions: int) -> Iterator[Sizes]:
     if groups is not None:
-        lines = groups.read_text().splitlines()
-        samples = [Sample(tuple(json.loads(line)[:MAX_COMPLETIONS]), None) for line in lines]
-        yield _measure(groups.name, "recorded", samples)
+        recorded = map(json.loads, groups.read_text().splitlines())
+        yield _measure(groups.stem, "recorded", [_recorded(group) for group in recorded])
         return
     for style in STYLES:
         for task in TASKS:
@@ -102,25 +105,25 @@ def _rows(groups: Path | None, questions: int) -> Iterator[Sizes]:
 
 
 def _measure(source: str, style: str, samples: list[Sample]) -> Sizes:
-    compress = _compressor()
-    texts, frames, plains, ratios, compressed = [], [], [], [], []
+    texts, uncompressed, frames, plains, ratios = [], [], [], [], []
     for sample in samples:
         rollout = _rollout(source, sample.texts)
         frames.append(len(seal(rollout, KEY, SWARM).frame))
+        uncompressed.append(HEADER_BYTES + len(encode(rollout)))
         texts.append(sum(len(text.encode()) for text in sample.texts))
         if sample.entry is not None:
             plains.append(len(_plain(source, rollout, sample.entry)))
             ratios.append(frames[-1] / plains[-1])
-        if compress is not None:
-            compressed.append(len(compress(msgpack.packb(list(sample.texts)))))
     return Sizes(
         source,
         style,
         statistics.median(texts),
+        statistics.median(uncompressed),
         statistics.median(frames),
         statistics.median(plains) if plains else None,
         statistics.median(ratios) if ratios else None,
-        statistics.median(compressed) if compressed else None,
+        sum(map(int.__lt__, frames, uncompressed)) / len(frames),
+        max(max(pair) - size for *pair, size in zip(frames, uncompressed, texts, strict=True)),
     )
 
 
@@ -135,15 +138,16 @@ def _rollout(source: str, texts: tuple[str, ...]) -> Rollout:
         texts=texts,
         mean_logps=[-0.731] * len(texts),
         token_counts=[max(1, len(text) // 4) for text in texts],
+        ended=[True] * len(texts),
     )
 
 
 def _plain(task: str, rollout: Rollout, entry: dict[str, Any]) -> bytes:
     """The same content, self-describing, with what the question needs to be scored elsewhere."""
     completions = [
-        {"text": text, "mean_logp": mean_logp, "token_count": token_count}
-        for text, mean_logp, token_count in zip(
-            rollout.texts, rollout.mean_logps, rollout.token_counts, strict=True
+        {"text": text, "mean_logp": mean_logp, "token_count": token_count, "ended": ended}
+        for text, mean_logp, token_count, ended in zip(
+            rollout.texts, rollout.mean_logps, rollout.token_counts, rollout.ended, strict=True
         )
     ]
     packed: bytes = msgpack.packb(
@@ -165,6 +169,11 @@ def _plain(task: str, rollout: Rollout, entry: dict[str, Any]) -> bytes:
         default=str,
     )
     return packed
+
+
+def _recorded(group: dict[str, Any]) -> Sample:
+    entry = group if "question" in group else None
+    return Sample(tuple(group["texts"][:MAX_COMPLETIONS]), entry)
 
 
 def _samples(task: str, style: str, questions: int) -> Iterator[Sample]:
@@ -214,15 +223,6 @@ STYLES: dict[str, Callable[[str, random.Random], str]] = {
     "tag": _tag,
     "reasoned": _reasoned,
 }
-
-
-def _compressor() -> Callable[[bytes], bytes] | None:
-    if importlib.util.find_spec("zstandard") is None:
-        return None
-    import zstandard
-
-    compress: Callable[[bytes], bytes] = zstandard.ZstdCompressor(level=3).compress
-    return compress
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
 import decimal
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import reasoning_gym
 
 from swarmnode.errors import ConfigError
 from swarmnode.tasks import answer, compare, gym
+from swarmnode.tasks.options import Kind, OneOf, Real, SomeOf, Whole
 
 HERE = Path(__file__).parent
 NAMES = sorted(gym.ALLOWED)
@@ -133,12 +136,18 @@ def test_generation_leaves_the_decimal_context_alone_and_ignores_it() -> None:
         ("basic_arithmetic", {"operators": []}, "operators"),
         ("basic_arithmetic", {"operators": "+"}, "operators"),
         ("basic_arithmetic", {"max_terms": 6}, "at most 12"),
+        (
+            "basic_arithmetic",
+            {"max_terms": 2, "max_digits": 9, "allow_parentheses": False},
+            "max_digits must be at most 4",
+        ),
         ("chain_sum", {"max_terms": 10**9}, "from 1 to 12"),
         ("chain_sum", {"max_terms": 2.0}, "from 1 to 12"),
         ("chain_sum", {"max_terms": True}, "from 1 to 12"),
         ("chain_sum", {"min_terms": 9, "max_terms": 3}, "min_terms"),
         ("chain_sum", {"allow_negation": 1}, "true or false"),
         ("binary_matrix", {"p_zero": 0.0}, "p_zero"),
+        ("arc_1d", {"max_size": 41}, "from 10 to 40"),
         ("base_conversion", {"min_base": 7, "max_base": 7}, "min_base must be below"),
         ("calendar_arithmetic", {"offset_upper_bound": 0}, "offset_upper_bound"),
         ("calendar_arithmetic", {"tasks": ["is_leap_year", "is_leap_year"]}, "tasks"),
@@ -150,3 +159,33 @@ def test_generation_leaves_the_decimal_context_alone_and_ignores_it() -> None:
 def test_refuses(name: str, options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         gym.open_gym("t", name, options)
+
+
+def some_value(kind: Kind, rng: random.Random) -> Any:
+    if isinstance(kind, Whole):
+        return rng.choice([kind.low, kind.high, rng.randint(kind.low, kind.high)])
+    if isinstance(kind, Real):
+        return rng.choice([kind.low, kind.high, rng.uniform(kind.low, kind.high)])
+    if isinstance(kind, SomeOf):
+        return rng.sample(kind.allowed, rng.randint(1, len(kind.allowed)))
+    return rng.choice(kind.allowed) if isinstance(kind, OneOf) else rng.random() < 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_any_allowed_options_make_questions_or_are_refused(name: str) -> None:
+    """No combination hangs or raises; arc_1d's sizes above 40, which are shut out, did hang."""
+    rng = random.Random(7)
+    made = 0
+    for _ in range(40):
+        kinds = gym.ALLOWED[name].options
+        options = {k: some_value(kind, rng) for k, kind in kinds.items() if rng.random() < 0.6}
+        try:
+            source = gym.open_gym("t", name, options)
+        except ConfigError:
+            continue
+        for _ in range(10):
+            draft = source.draft(rng.randrange(2**32))
+            assert compare.readable(draft.answer, draft.metadata)
+            made += 1
+    assert made > 0

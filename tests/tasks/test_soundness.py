@@ -99,6 +99,14 @@ def test_fractions_are_reduced_and_not_one() -> None:
     assert {source.draft(seed).answer for seed in unsound} == {"2/3"}
 
 
+def test_base_conversion_never_asks_for_zero() -> None:
+    options = {"min_value": 0, "max_value": 1, "min_base": 3, "max_base": 10}
+    library = reasoning_gym.create_dataset("base_conversion", seed=0, size=50, **options)
+    assert {library[index]["answer"] for index in range(50)} == {"", "1"}  # the defence is needed
+    source = gym.open_gym("t", "base_conversion", options)
+    assert {source.draft(seed).answer for seed in range(50)} == {"1"}
+
+
 def test_gcd_has_no_answer_that_is_nearly_always_right() -> None:
     library = reasoning_gym.create_dataset("gcd", seed=0, size=1000)
     raw = [library[index]["answer"] for index in range(1000)]
