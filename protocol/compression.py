@@ -15,10 +15,10 @@ import zstandard
 from protocol.errors import ProtocolError, Reason
 
 # The sender's own choices; receivers check neither.
-# Level 19 makes recorded reasoning 2 % smaller than level 3 and takes a hundred times as long.
+# On recorded reasoning level 19 gives 7 % fewer bytes than level 3 and takes 16 times as long.
 _LEVEL: Final = 3
-# Bytes that compression must save: below it a frame is not worth a receiver's decompressor. Bare
-# answers stay plain by it, an answer in a tag saves 60 and more.
+# Bytes that compression must save: less is not worth the receiver's decompressor. Eight bare
+# numbers save about as much; eight answers in a tag save 130 and more.
 MIN_SAVING_BYTES: Final = 32
 
 # Only this format: the library also walks over skippable frames, and builds may know old formats.
@@ -36,7 +36,7 @@ def decompress(data: bytes, limit_bytes: int) -> bytes:
     """The body, at most `limit_bytes`, in `data`: one whole Zstandard frame and nothing more.
 
     Raises `ProtocolError` bad_compression, from the header alone where it can. Output is bounded
-    by `limit_bytes`, input is smaller than output, so no input costs more than some milliseconds.
+    by `limit_bytes`, input is smaller than output, so no input costs more than a few milliseconds.
     """
     size = _stated_size(data, limit_bytes)
     decompressor = zstandard.ZstdDecompressor(max_window_size=limit_bytes)
@@ -59,12 +59,12 @@ def _stated_size(data: bytes, limit_bytes: int) -> int:
         raise _refused("no Zstandard header") from error
     if header.dict_id:
         raise _refused("asks for a dictionary")
-    if header.window_size > limit_bytes:  # a single pass ignores it, a failing one allocates it
-        raise _refused("window above the limit")
     size: int = header.content_size
     # Unknown is 2**64 − 1 here. An empty body is none, and is not decompressed by the library.
     if not 0 < size <= limit_bytes:
         raise _refused("size unknown, zero or above the limit")
+    if header.window_size > limit_bytes:  # a single pass ignores it
+        raise _refused("window above the limit")
     if len(data) >= size:
         raise _refused("not smaller than the body")
     return size

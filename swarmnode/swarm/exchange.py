@@ -21,7 +21,14 @@ from swarmnode.config import SharingSettings
 from swarmnode.rollout import Completion, Group, Origin, Question
 from swarmnode.swarm import sampling
 from swarmnode.swarm.admission import Offer, refuse_announcement, refuse_item, refuse_rollout
-from swarmnode.swarm.transport import Announced, Fetched, FetchFailed, PeerNote, Transport
+from swarmnode.swarm.transport import (
+    Announced,
+    Fetched,
+    FetchFailed,
+    FetchProblem,
+    PeerNote,
+    Transport,
+)
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +39,10 @@ MAX_AUTHORS = 1024
 MAX_REMEMBERED = 65_536
 # Seconds after which a fetch without an event is given up. The transport's own limit is shorter.
 MAX_FETCH_S = 60.0
+
+
+# Problems after which the same fetch is not tried again; the others pass.
+_FINAL_PROBLEMS = frozenset((FetchProblem.ABSENT, FetchProblem.MALFORMED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +179,11 @@ class Exchange:
                 case FetchFailed():
                     for id in event.ids:
                         self._in_flight.pop(id, None)
-                        _remember_id(self._taken, id)  # do not ask again
+                        if event.problem in _FINAL_PROBLEMS:
+                            _remember_id(self._taken, id)
                     self.missed[event.problem.value] += len(event.ids)
                 case PeerNote():
-                    log.warning("peer %s: %s", event.peer or "?", event.text)
+                    log.warning("%s", event.text)
         return arrivals
 
     @property

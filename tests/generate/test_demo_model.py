@@ -1,4 +1,4 @@
-"""The shipped model: its files, its tokenizer, and that it is the weak starter it is meant to be."""
+"""The shipped model: its files, its tokenizer, and that it is a weak starter."""
 
 import hashlib
 import os
@@ -97,15 +97,12 @@ def test_shipped_model_is_a_weak_starter(tasks):
     )
     rates = []
     for name in tasks.names:
-        questions = [
-            q for q in map(lambda seed: tasks.question(name, seed), range(2**31, 2**31 + 60))
-        ]
-        groups = sampler.generate([q for q in questions if not q.held_out], 8)
-        asked = [q for q in questions if not q.held_out]
+        questions = [tasks.question(name, seed) for seed in range(2**31, 2**31 + 60)]
+        asked = [question for question in questions if not question.held_out]
         right = [
-            c.text.strip() == q.answer
-            for q, group in zip(asked, groups, strict=True)
-            for c in group
+            completion.text.strip() == question.answer
+            for question, group in zip(asked, sampler.generate(asked, 8), strict=True)
+            for completion in group
         ]
         rates.append(sum(right) / len(right))
     # Of about 3,000 samples, so ±.01: above nothing, and far below what it can learn.

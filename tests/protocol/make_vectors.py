@@ -4,8 +4,12 @@
 
 Good vectors are made by `protocol` and checked by `reference_reader`. Bad bodies are written out by
 hand, byte by byte, and signed validly where the refusal comes after the signature.
+
+Compressed frames are not made by the library, whose bytes change with its release: they are written
+by hand too (raw and run-length blocks), or were made once and are kept (`LIBZSTD`).
 """
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -13,8 +17,13 @@ import msgpack
 from nacl.signing import SigningKey
 
 from protocol import codec, names
-from protocol.envelope import seal, signed_bytes
-from protocol.limits import MAX_ANNOUNCEMENT_BYTES, MAX_FRAME_BYTES, MAX_HELLO_BYTES
+from protocol.envelope import COMPRESSED_ROLLOUT, seal, signed_bytes
+from protocol.limits import (
+    MAX_ANNOUNCEMENT_BYTES,
+    MAX_FRAME_BYTES,
+    MAX_HELLO_BYTES,
+    MAX_ROLLOUT_BODY_BYTES,
+)
 from protocol.messages import Announcement, Hello, Item, Kind, Rollout
 
 FOLDER = Path(__file__).parents[2] / "protocol" / "vectors"
@@ -33,9 +42,25 @@ ROLLOUT = [
     b"\x07",  # policy_version 7
     b"\x64",  # temperature 1.00
     b"\xa4demo",  # model_label
-    bytes((0xC4, 4, 0x02, 0xDB, 0x00, 0x05)),  # stats: −0.731, 5 tokens
+    bytes((0xC4, 5, 0x02, 0xDB, 0x00, 0x05, 0x01)),  # stats: −0.731, 5 tokens, ended
     b"\x91\xa242",  # texts: ["42"]
 ]
+# A text whose body a run-length block makes smaller, and nothing else.
+RUN = b"a" * 300
+RUN_TEXT = b"\x91\xda\x01\x2c" + RUN
+# Bodies of good vectors as libzstd 1.5.7 compressed them at level 3.
+LIBZSTD = {
+    "largest integers": (
+        "28b52ffd20e67d0300340598c404266a3e22ceffffffffcd03e8b05177656e322e352d302e35422d"
+        "496e73c421000000010001000200fa00ff03e801002e7c1000fffefffe0bb80009b298b23c616e73"
+        "7765723e303c2f313233343536370b00a010e01df018f00478073c06bcd82c404b067f6535b64207"
+    ),
+    "unicode": (
+        "28b52ffd608c00c50200d40498c404266a3e2200000000a0c41901f400010096a0b25ac3bc726963"
+        "6820e2809320343220e282acabe695b0e5ada620f09fa7aead746162096c696e650d0a656e64a6e2"
+        "80ae72746cda012c6102008b8253a1691706"
+    ),
+}
 ITEM = bytes(range(32)) + DIGEST + bytes((0, 0, 0, 1)) + bytes((0, 0, 1, 0))
 ANNOUNCEMENT = [b"\x03", b"\xce\x6a\x18\x4c\x80", b"\x07", b"\xa4demo", b"\xc4\x2c" + ITEM]
 
@@ -52,11 +77,48 @@ def announcement_body(**fields: bytes) -> bytes:
 
 
 def frame(body: bytes, kind: Kind = Kind.ROLLOUT, swarm_id: bytes = SWARM) -> bytes:
-    """Any body in a validly signed frame."""
+    """Any body in a validly signed frame, uncompressed."""
+    return _signed(kind, kind, swarm_id, body, body)
+
+
+def compressed_frame(body: bytes, content: bytes, swarm_id: bytes = SWARM) -> bytes:
+    """A frame that says it holds a compressed rollout: `content`, with the signature of `body`."""
+    return _signed(COMPRESSED_ROLLOUT, Kind.ROLLOUT, swarm_id, body, content)
+
+
+def _signed(kind_byte: int, kind: Kind, swarm_id: bytes, body: bytes, content: bytes) -> bytes:
     key = SigningKey(KEY)
     author = bytes(key.verify_key)
     signature = key.sign(signed_bytes(kind, swarm_id, author, body)).signature
-    return bytes((1, kind)) + author + signature + body
+    return bytes((1, kind_byte)) + author + signature + content
+
+
+def zstd(*blocks: bytes, size: int | None, window: int | None = None, dictionary: int = 0) -> bytes:
+    """A Zstandard frame by hand (RFC 8878, section 3.1.1); `window` is the byte that describes it.
+
+    Without `window` it is a single segment, whose window is the content.
+    """
+    descriptor = (0x80 if size is not None else 0) | (0x20 if window is None else 0)
+    header = bytes((descriptor | (1 if dictionary else 0),))
+    header += b"" if window is None else bytes((window,))
+    header += bytes((dictionary,)) if dictionary else b""
+    header += b"" if size is None else size.to_bytes(4, "little")
+    return b"\x28\xb5\x2f\xfd" + header + b"".join(blocks)
+
+
+def raw_block(data: bytes, last: bool = False) -> bytes:
+    return (len(data) << 3 | last).to_bytes(3, "little") + data
+
+
+def run_block(byte: bytes, count: int, last: bool = False) -> bytes:
+    return (count << 3 | 1 << 1 | last).to_bytes(3, "little") + byte
+
+
+def with_run(body: bytes) -> bytes:
+    """A body that ends in RUN, as a raw block and a run-length block."""
+    head = body.removesuffix(RUN)
+    assert head != body
+    return zstd(raw_block(head), run_block(RUN[:1], len(RUN), last=True), size=len(body))
 
 
 def rollouts() -> list[dict]:
@@ -70,6 +132,7 @@ def rollouts() -> list[dict]:
         "texts": ["42"],
         "mean_logps": [-0.731],
         "token_counts": [5],
+        "ended": [True],
     }
     eight = {
         "seed": 4_294_967_295,
@@ -80,6 +143,7 @@ def rollouts() -> list[dict]:
         "texts": [f"<answer>{n}</answer>" for n in range(8)],
         "mean_logps": [0.0, -0.001, -0.25, -1.0, -11.9, -65.534, -65.535, -3.0],
         "token_counts": [1, 2, 255, 256, 4096, 65534, 65535, 9],
+        "ended": [False, True, False, False, True, True, False, True],
     }
     texts = ["", "Zürich – 42 €", "数学 🧮", "tab\tline\r\nend", "‮rtl", "a" * 300]
     unicode = {
@@ -91,6 +155,7 @@ def rollouts() -> list[dict]:
         "texts": texts,
         "mean_logps": [-0.5] * len(texts),
         "token_counts": [1] * len(texts),
+        "ended": [False] * len(texts),
     }
     cases = {"one text": one, "largest integers": one | eight, "unicode": one | unicode}
     return [_good(name, "rollout", fields) for name, fields in cases.items()]
@@ -135,9 +200,11 @@ def build(kind: str, fields: dict) -> Rollout | Announcement:
 
 def _good(name: str, kind: str, fields: dict) -> dict:
     message = build(kind, fields)
-    sealed = seal(message, KEY, SWARM)
+    body = codec.encode(message)
     author = bytes(SigningKey(KEY).verify_key)
-    signed = signed_bytes(Kind[kind.upper()], SWARM, author, codec.encode(message))
+    signed = signed_bytes(Kind[kind.upper()], SWARM, author, body)
+    contents = [bytes.fromhex(LIBZSTD[name])] if name in LIBZSTD else []
+    contents += [with_run(body)] if body.endswith(RUN) else []
     return {
         "name": name,
         "kind": kind,
@@ -146,8 +213,9 @@ def _good(name: str, kind: str, fields: dict) -> dict:
         "swarm_id": SWARM.hex(),
         "author": author.hex(),
         "signed": signed.hex(),
-        "id": sealed.id.hex(),
-        "frame": sealed.frame.hex(),
+        "id": hashlib.sha256(signed).hexdigest(),
+        "frame": frame(body, Kind[kind.upper()]).hex(),
+        "compressed_frames": [compressed_frame(body, content).hex() for content in contents],
     }
 
 
@@ -156,6 +224,7 @@ def refused_frames() -> list[dict]:
         "too_large": _too_large(),
         "wrong_version": _wrong_version(),
         "unknown_kind": _unknown_kind(),
+        "bad_compression": _bad_compression(),
         "bad_signature": _bad_signature(),
         "malformed": _malformed(),
         "not_canonical": _not_canonical(),
@@ -198,14 +267,60 @@ def _unknown_kind() -> dict[str, bytes]:
     good = frame(rollout_body())
     return {
         "kind 0": good[:1] + b"\x00" + good[2:],
-        "kind 3": good[:1] + b"\x03" + good[2:],
+        "kind 4": good[:1] + b"\x04" + good[2:],
+        "kind 129": good[:1] + b"\x81" + good[2:],
         "kind 255 without header": b"\x01\xff",
     }
+
+
+def _bad_compression() -> dict[str, bytes]:
+    body = rollout_body(f7=RUN_TEXT)
+    good, size = with_run(body), len(body)
+    run = run_block(b"a", 128 * 1024)
+    bomb = run * 200 + run_block(b"a", 1, last=True)  # 26 MB
+    skippable = b"\x50\x2a\x4d\x18\x04\x00\x00\x00abcd"
+    blocks = good[9:]  # after magic number, descriptor and four bytes of size
+    raw = raw_block(body, last=True)
+    contents = {
+        "not compressed": body,
+        "one byte": b"\x28",
+        "magic number alone": good[:4],
+        "magic number of version 0.7": b"\x27" + good[1:],
+        "gzip": b"\x1f\x8b\x08\x00" + bytes(20),
+        "reserved bit of the descriptor": good[:4] + b"\xa8" + good[5:],
+        "size not stated": zstd(blocks, size=None, window=0x40),
+        "size zero": zstd(raw_block(b"", last=True), size=0),
+        "size one byte above the limit": zstd(
+            run, run, run_block(b"a", 103, last=True), size=MAX_ROLLOUT_BODY_BYTES + 1
+        ),
+        "size two gigabytes": zstd(bomb, size=2**31),
+        "size one byte too small": zstd(blocks, size=size - 1),
+        "size one byte too large": zstd(blocks, size=size + 1),
+        "bomb that does not state its size": zstd(bomb, size=None, window=0x58),
+        "bomb that states its size": zstd(bomb, size=200 * 128 * 1024 + 1),
+        "bomb that states the limit": zstd(bomb, size=MAX_ROLLOUT_BODY_BYTES),
+        "window above the limit": zstd(blocks, size=size, window=0x48),
+        "window of two terabytes": zstd(blocks, size=size, window=0xF8),
+        "dictionary": zstd(blocks, size=size, dictionary=1),
+        "trailing byte": good + b"\x00",
+        "a second frame": good + good,
+        "skippable frame alone": skippable,
+        "skippable frame before": skippable + good,
+        "skippable frame after": good + skippable,
+        "cut short": good[:-1],
+        "no last block": zstd(raw_block(body[:-300]), run_block(b"a", 300), size=size),
+        "reserved type of block": zstd(bytes((7, 0, 0)), size=size),
+        "wrong checksum": good[:4] + b"\xa4" + good[5:] + bytes(4),
+        "larger than the body": zstd(raw, size=size),
+        "as large as the body": zstd(raw_block(body[:-16]), run_block(b"a", 16, True), size=size),
+    }
+    return {name: compressed_frame(body, content) for name, content in contents.items()}
 
 
 def _bad_signature() -> dict[str, bytes]:
     good = frame(rollout_body())
     other = bytes(SigningKey(OTHER_KEY).verify_key)
+    run = rollout_body(f7=RUN_TEXT)
     return {
         "last bit of the signature": good[:97] + bytes((good[97] ^ 1,)) + good[98:],
         "last bit of the body": good[:-1] + bytes((good[-1] ^ 1,)),
@@ -218,6 +333,9 @@ def _bad_signature() -> dict[str, bytes]:
         + bytes(32)
         + good[98:],
         "signature is checked before the body": good[:98] + b"\xc1",
+        "a compressed rollout of another swarm": compressed_frame(run, with_run(run), OTHER_SWARM),
+        "a compressed rollout of another body": compressed_frame(run + b"b", with_run(run)),
+        "signed as it was compressed": compressed_frame(with_run(run), with_run(run)),
     }
 
 
@@ -244,7 +362,8 @@ def _malformed() -> dict[str, bytes]:
         "label of 17 bytes": rollout_body(f5=b"\xb1" + b"x" * 17),
         "label as bin": rollout_body(f5=b"\xc4\x04demo"),
         "no stats": rollout_body(f6=b"\xc4\x00"),
-        "stats for nine texts": rollout_body(f6=b"\xc4\x24" + b"\x00\x01" * 18),
+        "stats without ended": rollout_body(f6=b"\xc4\x04" + b"\x00\x01" * 2),
+        "stats for nine texts": rollout_body(f6=b"\xc4\x25" + b"\x00\x01" * 18 + b"\x00"),
         "no text": rollout_body(f7=b"\x90"),
         "nine texts": rollout_body(f7=b"\x99" + b"\xa11" * 9),
         "text as bin": rollout_body(f7=b"\x91\xc4\x0242"),
@@ -259,12 +378,15 @@ def _malformed() -> dict[str, bytes]:
     cases = {name: frame(body) for name, body in bodies.items()}
     items = announcement_body(f4=b"\xc5\x0b\x01" + bytes(64 * 44 + 1))
     header_only = frame(b"")
+    nested = with_run(rollout_body(f7=RUN_TEXT)) + RUN  # compressed twice
     return cases | {
         "empty": b"",
         "one byte": b"\x01",
         "shorter than the header": header_only[:97],
         "header without body": header_only,
         "a rollout's body in an announcement": frame(rollout_body(), Kind.ANNOUNCEMENT),
+        "compressed twice": compressed_frame(nested, with_run(nested)),
+        "compressed array of nine": _compressed(rollout_body(head=b"\x99", f7=b"\x00" + RUN_TEXT)),
         "items as array": frame(announcement_body(f4=b"\x90"), Kind.ANNOUNCEMENT),
         "2,817 bytes of items": frame(items, Kind.ANNOUNCEMENT),
     }
@@ -284,7 +406,12 @@ def _not_canonical() -> dict[str, bytes]:
         "array 16": rollout_body(head=b"\xdc\x00\x08"),
         "texts as array 32": rollout_body(f7=b"\xdd\x00\x00\x00\x01\xa242"),
     }
-    return {name: frame(body) for name, body in bodies.items()}
+    cases = {name: frame(body) for name, body in bodies.items()}
+    return cases | {"compressed": _compressed(rollout_body(f1=b"\xcc\x01", f7=RUN_TEXT))}
+
+
+def _compressed(body: bytes) -> bytes:
+    return compressed_frame(body, with_run(body))
 
 
 def _out_of_bounds() -> dict[str, bytes]:
@@ -294,9 +421,11 @@ def _out_of_bounds() -> dict[str, bytes]:
         "temperature 10.01": rollout_body(f4=b"\xcd\x03\xe9"),
         "label with a line feed": rollout_body(f5=b"\xa2a\n"),
         "label beyond ASCII": rollout_body(f5=b"\xa2\xc3\xbc"),
-        "stats for two texts": rollout_body(f6=b"\xc4\x08" + b"\x00\x01" * 4),
-        "stats of six bytes": rollout_body(f6=b"\xc4\x06" + b"\x00\x01" * 3),
-        "no token": rollout_body(f6=b"\xc4\x04\x00\x01\x00\x00"),
+        "stats for two texts": rollout_body(f6=b"\xc4\x09" + b"\x00\x01" * 4 + b"\x00"),
+        "stats of eight bytes": rollout_body(f6=b"\xc4\x08" + b"\x00\x01" * 4),
+        "no token": rollout_body(f6=b"\xc4\x05\x00\x01\x00\x00\x01"),
+        "a second text ended of one": rollout_body(f6=b"\xc4\x05\x00\x01\x00\x01\x02"),
+        "an eighth text ended of one": rollout_body(f6=b"\xc4\x05\x00\x01\x00\x01\x81"),
         "text with NUL": rollout_body(f7=b"\x91\xa1\x00"),
         "text with escape": rollout_body(f7=b"\x91\xa4\x1b[2J"),
         "text with delete": rollout_body(f7=b"\x91\xa1\x7f"),
@@ -311,7 +440,7 @@ def _out_of_bounds() -> dict[str, bytes]:
     cases = {name: frame(body) for name, body in rollout_bodies.items()}
     for name, body in announcement_bodies.items():
         cases[name] = frame(body, Kind.ANNOUNCEMENT)
-    return cases
+    return cases | {"compressed": _compressed(rollout_body(f4=b"\xcd\x03\xe9", f7=RUN_TEXT))}
 
 
 def hellos() -> list[dict]:

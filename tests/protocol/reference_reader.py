@@ -1,16 +1,18 @@
-"""A second reader of the wire format, written from SPEC.md with struct, hashlib and `msgpack`.
+"""A second reader of the wire format, written from SPEC.md with struct, hashlib, `msgpack`.
 
-It shares no code with `protocol`, so that the codec is not tested against itself. It reads only
-what is valid: the good vectors. Ed25519 is verified in plain Python after RFC 8032 section 5.1.7
-(slow; it also serves to show what a verifier without libsodium's checks accepts).
+It shares no code with `protocol`, so that the codec is not tested against itself; only the library
+that decompresses is the same. It reads only what is valid: the good vectors. Ed25519 is verified in
+plain Python after RFC 8032 section 5.1.7 (slow; it also serves to show what a verifier without
+libsodium's checks accepts).
 """
 
 import hashlib
 import struct
 
 import msgpack
+import zstandard
 
-KINDS = {1: "rollout", 2: "announcement"}
+KINDS = {1: "rollout", 2: "announcement", 3: "rollout"}
 
 Point = tuple[int, int, int, int]  # extended coordinates X, Y, Z, T
 P = 2**255 - 19
@@ -21,7 +23,7 @@ D = -121665 * pow(121666, P - 2, P) % P
 def read_frame(frame: bytes, swarm_id: bytes) -> dict:
     """Everything in a valid frame under plain names."""
     version, kind, author, signature = struct.unpack_from(">BB32s64s", frame)
-    body = frame[98:]
+    body = frame[98:] if kind < 3 else zstandard.ZstdDecompressor().decompress(frame[98:])
     domain = b"swarmnode/%d/%s\0" % (version, KINDS[kind].encode())
     signed = domain + swarm_id + author + body
     fields = msgpack.unpackb(body, strict_map_key=True)
@@ -61,7 +63,7 @@ def read_blocks(data: bytes) -> list[bytes]:
 
 def _read_rollout(fields: list) -> dict:
     digest, seed, created, policy_version, temperature, label, stats, texts = fields
-    columns = list(struct.iter_unpack(">HH", stats))
+    columns = list(struct.iter_unpack(">HH", stats[:-1]))
     return {
         "task_digest": digest.hex(),
         "seed": seed,
@@ -71,6 +73,7 @@ def _read_rollout(fields: list) -> dict:
         "model_label": label,
         "mean_logps": [-logp / 1000 for logp, _ in columns],
         "token_counts": [count for _, count in columns],
+        "ended": [stats[-1] & 2**index != 0 for index in range(len(texts))],
         "texts": texts,
     }
 

@@ -7,21 +7,36 @@ import make_vectors
 import msgpack
 import pytest
 import reference_reader
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wire_strategies import almost_bodies, messages, mutated
+from wire_strategies import almost_bodies, messages, mutated, repeated_text, rollouts
 
-from protocol.envelope import Opened, open_frame, seal, signed_bytes
+from protocol import codec
+from protocol.compression import decompress
+from protocol.envelope import COMPRESSED_ROLLOUT, Opened, open_frame, seal, signed_bytes
 from protocol.errors import ProtocolError, Reason
-from protocol.limits import HEADER_BYTES, MAX_FRAME_BYTES
+from protocol.limits import HEADER_BYTES, MAX_FRAME_BYTES, MAX_ROLLOUT_BODY_BYTES
 from protocol.messages import Announcement, Kind, Rollout
 
 KEY, OTHER_KEY = make_vectors.KEY, make_vectors.OTHER_KEY
 SWARM, OTHER_SWARM = make_vectors.SWARM, make_vectors.OTHER_SWARM
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 seeded = settings(derandomize=True, deadline=None, database=None, max_examples=150)
 
 # What `open_frame` may refuse: the reasons that are read off the bytes.
-BYTE_REASONS = set(list(Reason)[:7])
+BYTE_REASONS = set(list(Reason)[:8])
+
+
+compressed_frames = (
+    rollouts(repeated_text)
+    .map(lambda rollout: seal(rollout, KEY, SWARM).frame)
+    .filter(lambda frame: frame[1] == COMPRESSED_ROLLOUT)
+)
+
+
+def plain_frame(message: Rollout | Announcement) -> bytes:
+    return make_vectors.frame(codec.encode(message), codec.kind_of(message))
 
 
 def refusal(frame: bytes, swarm_id: bytes = SWARM) -> Reason | None:
@@ -45,7 +60,11 @@ def test_sealed_messages_open_to_equal_ones(message: Rollout | Announcement) -> 
     assert open_frame(sealed.frame, SWARM) == Opened(sealed.id, author, message)
 
 
-@given(st.binary(max_size=400) | st.binary(max_size=300).map(lambda tail: b"\x01\x01" + tail))
+@given(
+    st.binary(max_size=400)
+    | st.binary(max_size=300).map(lambda tail: b"\x01\x01" + tail)
+    | st.binary(max_size=300).map(lambda tail: b"\x01\x03" + bytes(96) + ZSTD_MAGIC + tail)
+)
 @seeded
 def test_random_bytes_are_refused(data: bytes) -> None:
     assert refusal(data) is not None
@@ -56,7 +75,29 @@ def test_random_bytes_are_refused(data: bytes) -> None:
 def test_changed_frames_are_refused_or_unchanged(data: bytes) -> None:
     if refusal(data) is None:  # the change was none
         opened = open_frame(data, SWARM)
-        assert seal(opened.message, KEY, SWARM).frame == data
+        # Of compressed bytes some do not matter; of what is signed every one does.
+        assert opened.id == seal(opened.message, KEY, SWARM).id
+        assert data[1] == COMPRESSED_ROLLOUT or data == plain_frame(opened.message)
+
+
+@given(mutated(compressed_frames))
+@settings(seeded, max_examples=400)
+def test_changed_compressed_frames_are_refused_or_mean_the_same(data: bytes) -> None:
+    if refusal(data) is None:
+        opened = open_frame(data, SWARM)
+        assert opened.id == seal(opened.message, KEY, SWARM).id
+
+
+@given(mutated(compressed_frames.map(lambda frame: frame[HEADER_BYTES:])))
+@settings(seeded, max_examples=400)
+def test_changed_compressed_contents_are_a_body_within_bounds_or_a_refusal(data: bytes) -> None:
+    # Without the signature's check after it, so that what gets through is seen.
+    try:
+        body = decompress(data, MAX_ROLLOUT_BODY_BYTES)
+    except ProtocolError as error:
+        assert error.reason is Reason.BAD_COMPRESSION  # noqa: PT017  # either is right
+    else:
+        assert len(data) < len(body) <= MAX_ROLLOUT_BODY_BYTES
 
 
 @pytest.mark.slow
@@ -65,7 +106,19 @@ def test_changed_frames_are_refused_or_unchanged(data: bytes) -> None:
 def test_signed_hostile_bodies_are_a_message_or_a_refusal(body: bytes, kind: Kind) -> None:
     frame = make_vectors.frame(body, kind)
     if refusal(frame) is None:
-        assert seal(open_frame(frame, SWARM).message, KEY, SWARM).frame == frame
+        assert plain_frame(open_frame(frame, SWARM).message) == frame
+
+
+@pytest.mark.slow
+@given(almost_bodies())
+@seeded
+def test_signed_hostile_bodies_compressed_are_judged_as_they_are_uncompressed(body: bytes) -> None:
+    content = zstandard.ZstdCompressor().compress(body)
+    reason = refusal(make_vectors.compressed_frame(body, content))
+    if len(content) >= len(body):
+        assert reason is Reason.BAD_COMPRESSION
+    else:
+        assert reason is refusal(make_vectors.frame(body))
 
 
 @given(st.binary(max_size=200), st.sampled_from(Kind))

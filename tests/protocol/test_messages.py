@@ -1,14 +1,16 @@
 """Messages: the promised sizes, and that honest nodes are never refused."""
 
+import make_vectors
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wire_strategies import any_text, rollouts
+from wire_strategies import any_text, repeated_text, rollouts
 
-from protocol.envelope import open_frame, seal
+from protocol import codec
+from protocol.envelope import COMPRESSED_ROLLOUT, open_frame, seal
 from protocol.errors import Reason
-from protocol.limits import MAX_TEXT_BYTES, ROLLOUT_OVERHEAD_BYTES, U32_MAX
+from protocol.limits import HEADER_BYTES, MAX_TEXT_BYTES, ROLLOUT_OVERHEAD_BYTES, U32_MAX
 from protocol.messages import (
     Announcement,
     Hello,
@@ -35,6 +37,7 @@ def largest_rollout(texts: list[str]) -> Rollout:
         texts=texts,
         mean_logps=[-65.535] * len(texts),
         token_counts=[65_535] * len(texts),
+        ended=[True] * len(texts),
     )
 
 
@@ -50,21 +53,41 @@ def small_rollout(**changes: object) -> Rollout:
         "mean_logps": [-0.731],
         "token_counts": [5],
     }
-    return Rollout.build(**fields | changes)
+    fields |= changes
+    return Rollout.build(**{"ended": [True] * len(fields["texts"])} | fields)
 
 
 def overhead(rollout: Rollout) -> int:
-    texts = sum(len(text.encode()) for text in rollout.texts)
-    return len(seal(rollout, KEY, SWARM).frame) - texts
+    """Bytes of the uncompressed frame beyond the texts; the frame as sealed is never larger."""
+    frame_bytes = HEADER_BYTES + len(codec.encode(rollout))
+    assert len(seal(rollout, KEY, SWARM).frame) <= frame_bytes
+    return frame_bytes - sum(len(text.encode()) for text in rollout.texts)
 
 
-def test_largest_rollout_costs_199_bytes_beyond_its_texts() -> None:
-    # Header 98; array 1, digest 6, three u32 15, temperature 3, label 17, stats 2 + 32 = 34,
-    # array of texts 1, eight str 16 heads 24: 101.
-    assert overhead(largest_rollout(["a" * 256] * 8)) == 98 + 101
+def test_largest_rollout_costs_200_bytes_beyond_its_texts() -> None:
+    # Header 98; array 1, digest 6, three u32 15, temperature 3, label 17,
+    # stats 2 + 32 + 1 = 35, array of texts 1, eight str 16 heads 24: 102.
+    assert overhead(largest_rollout(["a" * 256] * 8)) == 98 + 102
 
 
-@given(rollouts())
+def test_rollout_without_repetition_travels_plain() -> None:
+    rollout = small_rollout()
+    frame = seal(rollout, KEY, SWARM).frame
+    assert frame[1] == 1
+    assert frame[HEADER_BYTES:] == codec.encode(rollout)
+
+
+def test_ended_travels_as_one_bit_per_text() -> None:
+    ended = [True, False, False, True, False]
+    rollout = small_rollout(
+        texts=["a"] * 5, mean_logps=[0.0] * 5, token_counts=[1] * 5, ended=ended
+    )
+    assert rollout.stats[-1] == 0b01001
+    assert rollout.ended == tuple(ended)
+    assert largest_rollout(["a"] * 8).stats[-1] == 0xFF
+
+
+@given(rollouts() | rollouts(repeated_text))
 @seeded
 def test_any_rollout_costs_at_most_the_promised_overhead(rollout: Rollout) -> None:
     assert overhead(rollout) <= ROLLOUT_OVERHEAD_BYTES
@@ -102,9 +125,13 @@ def test_fullest_announcement_fits_its_limit() -> None:
 
 def test_largest_frame_opens() -> None:
     texts = ["€" * (MAX_TEXT_BYTES // 3) + "xx"] * 8  # 10,922 × 3 + 2 = 32,768 bytes
-    sealed = seal(largest_rollout(texts), KEY, SWARM)
-    assert len(sealed.frame) == 262_144 + 199
-    assert open_frame(sealed.frame, SWARM).message.texts == tuple(texts)  # type: ignore[union-attr]  # a rollout
+    rollout = largest_rollout(texts)
+    sealed = seal(rollout, KEY, SWARM)
+    assert sealed.frame[1] == COMPRESSED_ROLLOUT
+    plain = make_vectors.frame(codec.encode(rollout), swarm_id=SWARM)
+    assert len(plain) == 262_144 + 200
+    assert open_frame(plain, SWARM).message == rollout
+    assert open_frame(sealed.frame, SWARM).message == rollout
 
 
 def test_build_rounds_and_reads_back() -> None:
@@ -133,6 +160,8 @@ def test_mean_logp_above_zero_and_infinite_saturate() -> None:
         {"texts": [], "mean_logps": [], "token_counts": []},
         {"texts": ["a"] * 9, "mean_logps": [0.0] * 9, "token_counts": [1] * 9},
         {"token_counts": [1, 2]},
+        {"ended": []},
+        {"ended": [True, False]},
         {"seed": 2**32},
         {"seed": -1},
         {"policy_version": True},

@@ -9,10 +9,11 @@ from protocol.messages import Announcement, Item, Rollout
 u32 = st.integers(0, U32_MAX)
 digests = st.binary(min_size=4, max_size=4)
 any_text = st.text(st.characters(exclude_categories=()), max_size=400)  # surrogates, controls too
+repeated_text = st.builds(lambda text, times: text * times, any_text, st.integers(1, 50))
 
 
 @st.composite
-def rollouts(draw: st.DrawFn) -> Rollout:
+def rollouts(draw: st.DrawFn, text: st.SearchStrategy[str] = any_text) -> Rollout:
     count = draw(st.integers(1, MAX_COMPLETIONS))
 
     def column(values: st.SearchStrategy) -> list:
@@ -25,9 +26,10 @@ def rollouts(draw: st.DrawFn) -> Rollout:
         policy_version=draw(u32),
         temperature=draw(st.floats(0, 10)),
         model_label=draw(any_text),
-        texts=column(any_text),
+        texts=column(text),
         mean_logps=column(st.floats(allow_nan=False)),
         token_counts=column(st.integers(-1, U16_MAX + 1)),
+        ended=column(st.booleans()),
     )
 
 
@@ -44,7 +46,7 @@ def announcements(draw: st.DrawFn) -> Announcement:
     )
 
 
-messages = rollouts() | announcements()
+messages = rollouts() | rollouts(repeated_text) | announcements()
 
 # Every type MessagePack has, nested; floats include NaN, Timestamp and ExtType the extensions.
 _leaves = (

@@ -1,0 +1,167 @@
+"""The round loop on the shipped model, over the memory transport: real tasks, scorer, training."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from swarmnode import config, manifest
+from swarmnode.config import Settings
+from swarmnode.errors import SwarmNodeError
+from swarmnode.identity import Identity
+from swarmnode.node import Node
+from swarmnode.report import RoundReport
+from swarmnode.run_directory import RunDirectory, read_rows
+from swarmnode.swarm.memory import Hub, MemoryTransport
+
+pytestmark = pytest.mark.slow
+
+
+def settings(**run: object) -> Settings:
+    flags = {
+        "generate": {"questions": 2, "completions": 4},
+        "run": {"threads": 1, "checkpoint_every": 1, "evaluate_questions": 2, **run},
+        "metrics": {"port": -1},
+    }
+    return config.load(None, flags, config.preset("demo"))
+
+
+@contextmanager
+def node(folder: Path, hub: Hub, chosen: Settings) -> Iterator[Node]:
+    directory = RunDirectory(folder)
+    directory.open()
+
+    def transport(identity: Identity, swarm_id: bytes, label: str) -> MemoryTransport:
+        return MemoryTransport(hub, identity.peer_id)
+
+    one = Node(chosen, manifest.load("demo"), directory, transport)
+    try:
+        one.open()
+        yield one
+    finally:
+        one.close()
+        directory.close()
+
+
+def test_two_nodes_train_on_each_others_rollouts(tmp_path: Path) -> None:
+    hub = Hub()
+    with node(tmp_path / "a", hub, settings()) as a, node(tmp_path / "b", hub, settings()) as b:
+        for _ in range(12):
+            reports = [a.run_round(), b.run_round()]
+    for report in reports:
+        totals = report.totals
+        assert totals.published == 24  # 12 rounds × 2 questions
+        assert totals.accepted == totals.fetched > 0
+        assert totals.external_groups_trained > 0
+        assert sum(totals.trained_from.values()) == totals.external_groups_trained
+        assert totals.refused == {}
+        assert report.peers == 1
+
+
+def test_sharing_off_neither_publishes_nor_fetches(tmp_path: Path) -> None:
+    hub = Hub()
+    alone = config.load(None, {"sharing": {"rule": "off"}}, settings())
+    with node(tmp_path / "a", hub, settings()) as a, node(tmp_path / "b", hub, alone) as b:
+        for _ in range(3):
+            heard, report = a.run_round(), b.run_round()
+    assert heard.totals.announced == 0
+    assert report.totals.published == report.totals.fetched == 0
+
+
+def test_runs_its_rounds_evaluates_first_and_last_and_exports(tmp_path: Path) -> None:
+    reports: list[RoundReport] = []
+    with node(tmp_path / "a", Hub(), settings(rounds=3, evaluate_every=0)) as one:
+        assert one.run(reports.append) is None
+    assert [report.round for report in reports] == [1, 2, 3]
+    assert [row["round"] for row in read_rows(tmp_path / "a" / "evaluations.jsonl")] == [0, 3]
+    from transformers import AutoModelForCausalLM
+
+    exported = AutoModelForCausalLM.from_pretrained(tmp_path / "a" / "model")
+    assert sum(p.numel() for p in exported.parameters()) > 100_000
+
+
+def test_says_why_it_learns_alone(tmp_path: Path) -> None:
+    with node(tmp_path / "a", Hub(), settings()) as one:
+        assert "alone" in one.run_round().waiting_for
+
+
+def test_resumed_run_continues_as_if_never_stopped(tmp_path: Path) -> None:
+    """Rounds 1-6 in one life equal rounds 1-3 and 4-6 in two: same rewards, same weights."""
+    chosen = settings(rounds=6, seed=5, evaluate_every=0)
+    with node(tmp_path / "whole", Hub(), chosen) as one:
+        _same_identity(tmp_path / "whole", tmp_path / "parts")
+        one.run()
+    with node(tmp_path / "parts", Hub(), settings(rounds=3, seed=5, evaluate_every=0)) as one:
+        one.run()
+    with node(tmp_path / "parts", Hub(), chosen) as one:
+        one.run()
+    rows = [read_rows(tmp_path / name / "rounds.jsonl") for name in ("whole", "parts")]
+    assert [r["round"] for r in rows[1]] == [1, 2, 3, 4, 5, 6]
+    assert [r["own_reward"] for r in rows[0]] == [r["own_reward"] for r in rows[1]]
+    assert [r["loss"] for r in rows[0]] == [r["loss"] for r in rows[1]]
+    assert rows[0][-1]["totals"]["tokens_generated"] == rows[1][-1]["totals"]["tokens_generated"]
+    weights = [_weights(tmp_path / name) for name in ("whole", "parts")]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_rounds_after_the_last_checkpoint_are_done_again(tmp_path: Path) -> None:
+    """A crash after round 3 with a checkpoint of round 2: row 3 is dropped and made anew."""
+    with node(tmp_path / "a", Hub(), settings(checkpoint_every=2)) as one:
+        for _ in range(3):
+            one.run_round()
+    with node(tmp_path / "a", Hub(), settings(checkpoint_every=2)) as one:
+        assert one.run_round().round == 3
+    rows = read_rows(tmp_path / "a" / "rounds.jsonl")
+    assert [row["round"] for row in rows] == [1, 2, 3]
+
+
+def test_refuses_to_resume_with_every_checkpoint_damaged(tmp_path: Path) -> None:
+    with node(tmp_path / "a", Hub(), settings()) as one:
+        one.run_round()
+    for path in (tmp_path / "a" / "checkpoints").glob("*/model.safetensors"):
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(SwarmNodeError, match="damaged"), node(tmp_path / "a", Hub(), settings()):
+        pass
+
+
+def test_a_dead_scorer_costs_a_rollout_and_not_the_node(tmp_path: Path) -> None:
+    import os
+    import signal
+
+    with node(tmp_path / "a", Hub(), settings()) as one:
+        one.run_round()
+        pid = one._parts.scorer.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        report = one.run_round()
+        assert report.totals.scorer_failures >= 1
+        assert one.run_round().own_groups == 2
+
+
+def test_rows_are_strict_json_and_hold_no_secret(tmp_path: Path) -> None:
+    with node(tmp_path / "a", Hub(), settings()) as one:
+        one.run_round()
+        seed = one._parts.identity.seed
+    text = (tmp_path / "a" / "rounds.jsonl").read_text()
+    assert json.loads(text, parse_constant=lambda name: pytest.fail(name))["round"] == 1
+    for path in tmp_path.rglob("*"):
+        if path.is_file() and path.name != "identity.key":
+            data = path.read_bytes()
+            assert seed not in data
+            assert seed.hex().encode() not in data
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "checkpoints" / "round-00000006" / "model.safetensors")
+
+
+def _same_identity(source: Path, target: Path) -> None:
+    target.mkdir()
+    copy = target / "identity.key"
+    copy.write_bytes((source / "identity.key").read_bytes())
+    copy.chmod(0o600)
