@@ -60,12 +60,11 @@ def _stated_size(data: bytes, limit_bytes: int) -> int:
     if header.dict_id:
         raise _refused("asks for a dictionary")
     size: int = header.content_size
-    # Unknown is 2**64 − 1 here. An empty body is none, and is not decompressed by the library.
-    if not 0 < size <= limit_bytes:
-        raise _refused("size unknown, zero or above the limit")
+    if size > limit_bytes:  # unknown is 2**64 − 1 here
+        raise _refused("size unknown or above the limit")
     if header.window_size > limit_bytes:  # a single pass ignores it
         raise _refused("window above the limit")
-    if len(data) >= size:
+    if len(data) >= size:  # holds for zero, too, where the library looks at no block
         raise _refused("not smaller than the body")
     return size
 

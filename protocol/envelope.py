@@ -82,10 +82,7 @@ def open_frame(frame: bytes, swarm_id: bytes) -> Opened:
 
     In order: size, version, kind, decompress, signature, decode, canonical form, bounds.
     """
-    kind = _check_header(frame)
-    author, body = frame[_AUTHOR], frame[HEADER_BYTES:]
-    if frame[1] == COMPRESSED_ROLLOUT:
-        body = decompress(body, MAX_ROLLOUT_BODY_BYTES)
+    kind, author, body = _parts(frame)
     signed = signed_bytes(kind, swarm_id, author, body)
     try:
         VerifyKey(author).verify(signed, frame[_SIGNATURE])
@@ -96,6 +93,14 @@ def open_frame(frame: bytes, swarm_id: bytes) -> Opened:
     return Opened(hashlib.sha256(signed).digest(), author, decode(kind, body))
 
 
+def read_unverified(frame: bytes) -> tuple[bytes, Announcement | Rollout]:
+    """Who a frame says wrote it, and its message; the signature is *not* checked, which takes the
+    swarm. To show a frame to a person, never to act on it. Raises only `ProtocolError`.
+    """
+    kind, author, body = _parts(frame)
+    return author, decode(kind, body)
+
+
 def signed_bytes(kind: Kind, swarm_id: bytes, author: bytes, body: bytes) -> bytes:
     """The bytes under the signature, whose SHA-256 is the id."""
     if len(swarm_id) != HASH_BYTES:
@@ -103,6 +108,14 @@ def signed_bytes(kind: Kind, swarm_id: bytes, author: bytes, body: bytes) -> byt
     # The NUL ends the domain, so none is the beginning of another.
     domain = f"swarmnode/{PROTOCOL_VERSION}/{kind.name.lower()}\0".encode()
     return domain + swarm_id + author + body
+
+
+def _parts(frame: bytes) -> tuple[Kind, bytes, bytes]:
+    """Kind, author and body, the body as it was signed."""
+    kind, body = _check_header(frame), frame[HEADER_BYTES:]
+    if frame[1] == COMPRESSED_ROLLOUT:
+        body = decompress(body, MAX_ROLLOUT_BODY_BYTES)
+    return kind, frame[_AUTHOR], body
 
 
 def _check_header(frame: bytes) -> Kind:

@@ -4,6 +4,7 @@ Read from a TOML file and from flags (`load`); an unknown key, a wrong type or a
 bounds is a `ConfigError`. What all nodes of a swarm must share is not here but in `manifest.py`.
 """
 
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from protocol.limits import MAX_LABEL_BYTES
 from swarmnode.errors import ConfigError
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -18,6 +20,7 @@ NonNegative = Annotated[int, Meta(ge=0)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
 NonNegativeFloat = Annotated[float, Meta(ge=0)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
+Label = Annotated[str, Meta(max_length=MAX_LABEL_BYTES, pattern=r"^[\x20-\x7e]*\Z")]
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -29,7 +32,7 @@ class ModelSettings(Section, frozen=True):
 
     name: str = "demo"
     revision: str | None = None  # hub commit, tag or branch; None: the hub's default branch
-    label: str = ""  # what peers see, at most 16 bytes; empty: derived from the name
+    label: Label = ""  # what peers see, printable ASCII; empty: derived from the name
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on GPU, else float32
     device: str = "auto"  # auto: cuda when there is one, else cpu
 
@@ -128,20 +131,16 @@ def load(
     """The settings in force: `base` (or the defaults), overlaid by the file, then by the flags.
 
     `flags` maps section → key → value ("" is the top level); a value of None means "not given".
-    Raises `ConfigError` with the file's path and the offending key.
+    Raises `ConfigError` with the offending key, and the file's path if it stands there.
     """
-    tree = msgspec.to_builtins(base or Settings())
+    settings = base or Settings()
     if path is not None:
-        _overlay(tree, _read_toml(path))
-    _overlay(tree, {k: v for k, v in flags.get("", {}).items() if v is not None})
-    for section, values in flags.items():
-        if section:
-            _overlay(tree, {section: {k: v for k, v in values.items() if v is not None}})
-    try:
-        return msgspec.convert(tree, Settings)
-    except msgspec.ValidationError as error:
-        source = f"{path}: " if path is not None else ""
-        raise ConfigError(f"{source}{_plain(error)}") from error
+        settings = _changed(settings, _read_toml(path), f"{path}: ")
+    given = {
+        section: {key: value for key, value in values.items() if value is not None}
+        for section, values in flags.items()
+    }
+    return _changed(settings, given.pop("", {}) | given, "")
 
 
 def dump(settings: Settings) -> str:
@@ -159,8 +158,18 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return msgspec.toml.decode(path.read_bytes(), type=dict[str, Any])
     except OSError as error:
         raise ConfigError(f"cannot read the settings file {path}: {error.strerror}") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
+
+
+def _changed(settings: Settings, changes: dict[str, Any], source: str) -> Settings:
+    """The settings with `changes` laid over them; `source` begins the message of an error."""
+    tree = msgspec.to_builtins(settings)
+    _overlay(tree, changes)
+    try:
+        return msgspec.convert(tree, Settings)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{source}{_plain(error)}{_given(error, tree)}") from error
 
 
 def _overlay(tree: dict[str, Any], changes: dict[str, Any]) -> None:
@@ -174,3 +183,14 @@ def _overlay(tree: dict[str, Any], changes: dict[str, Any]) -> None:
 def _plain(error: msgspec.ValidationError) -> str:
     """msgspec's message with `$.train.lr` turned into `train.lr`."""
     return str(error).replace("`$.", "`").replace(" - at `$`", "")
+
+
+def _given(error: msgspec.ValidationError, tree: dict[str, Any]) -> str:
+    """What stands at the key that msgspec names, to be put behind its message."""
+    found = re.search(r"at `\$\.([a-z0-9_.]+)`", str(error))
+    if found is None:
+        return ""
+    value: Any = tree
+    for key in found[1].split("."):
+        value = value[key]
+    return "" if type(value) is dict else f", not {value!r}"

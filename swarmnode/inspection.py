@@ -6,12 +6,12 @@ from typing import Any
 
 from rich.console import Console
 
-from protocol import codec, envelope, limits
+from protocol import envelope, limits
 from protocol.errors import ProtocolError
-from protocol.messages import Announcement, Kind, Rollout
+from protocol.messages import Announcement, Rollout
 from protocol.names import peer_id
 from swarmnode import manifest
-from swarmnode.errors import ConfigError, SwarmNodeError
+from swarmnode.errors import ConfigError
 from swarmnode.log import quoted
 
 
@@ -25,7 +25,7 @@ def run(source: str, swarm: str | None, *, as_json: bool) -> int:
     try:
         if swarm is None:
             shown["signature"] = "not checked: give --swarm"
-            shown |= _fields(*_parse(frame))
+            shown |= _fields(*envelope.read_unverified(frame))
         else:
             opened = envelope.open_frame(frame, _swarm_id(swarm))
             shown["signature"] = "valid"
@@ -46,30 +46,24 @@ def run(source: str, swarm: str | None, *, as_json: bool) -> int:
 def _print_field(console: Console, name: str, value: Any) -> None:
     lines = value if type(value) is list else [value]
     for line in lines:
-        console.print(f"{name}: {line}", highlight=False, soft_wrap=True, markup=False)
+        text = f"{name}: {line}"
+        console.print(text, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def _read(source: str) -> bytes:
     if source == "-":
         return sys.stdin.buffer.read(limits.MAX_FRAME_BYTES + 1)
-    path = Path(source)
-    if path.is_file():
-        with path.open("rb") as file:
-            return file.read(limits.MAX_FRAME_BYTES + 1)
     try:
-        return bytes.fromhex(source)
-    except ValueError as error:
-        raise ConfigError(
-            f"{source!r} is neither a file nor hexadecimal text; give - to read standard input"
-        ) from error
-
-
-def _parse(frame: bytes) -> tuple[bytes, Announcement | Rollout]:
-    """Author and message without a signature check, which needs the swarm."""
-    if len(frame) < limits.HEADER_BYTES or frame[1] not in tuple(Kind):
-        raise SwarmNodeError("this is no frame of this protocol: too short, or of unknown kind")
-    message = codec.decode(Kind(frame[1]), frame[limits.HEADER_BYTES :])
-    return frame[2 : 2 + limits.PUBLIC_KEY_BYTES], message
+        with Path(source).open("rb") as file:
+            return file.read(limits.MAX_FRAME_BYTES + 1)
+    except (OSError, ValueError) as no_file:  # text of a frame is too long for a path
+        try:
+            return bytes.fromhex(source)
+        except ValueError:
+            raise ConfigError(
+                f"{quoted(source)} is neither a readable file nor hexadecimal text; "
+                "give - to read standard input"
+            ) from no_file
 
 
 def _fields(author: bytes, message: Announcement | Rollout) -> dict[str, Any]:
@@ -94,9 +88,12 @@ def _fields(author: bytes, message: Announcement | Rollout) -> dict[str, Any]:
         "seed": message.seed,
         "temperature": message.temperature,
     }
-    columns = zip(message.texts, message.mean_logps, message.token_counts, strict=True)
+    columns = zip(
+        message.texts, message.mean_logps, message.token_counts, message.ended, strict=True
+    )
     shown["completions"] = [
-        f"{quoted(text)} mean_logp={logp:.3f} tokens={count}" for text, logp, count in columns
+        f"{quoted(text)} mean_logp={logp:.3f} tokens={count} ended={str(ended).lower()}"
+        for text, logp, count, ended in columns
     ]
     return shown
 

@@ -29,8 +29,8 @@ def setup(file: Path | None = None, *, console: bool = True) -> None:
 def quoted(text: str) -> str:
     """A stranger's text, escaped and cut, fit for one log line.
 
-    >>> quoted("a\\nb" + "c" * 100)
-    "'a\\\\nb" + "c" * 77 + "'…"
+    >>> quoted("two\\nlines\\x1b[2J")
+    "'two\\\\nlines\\\\x1b[2J'"
     """
     cut = text[:_MAX_QUOTED]
     return ascii(cut) + ("…" if len(text) > _MAX_QUOTED else "")

@@ -1,9 +1,9 @@
 """What all nodes of one swarm share: its name, its tasks, how answers are read, the held-out split.
 
 The swarm's id is a hash of exactly that (`Manifest.swarm_id`), so two nodes are in one swarm if and
-only if they would make and score every question alike. File paths are not part of it, contents
-are: a task enters the hash by its digest, which covers its options, the generator's version and
-the data it reads.
+only if they would make and score every question alike. A task enters the hash by its digest, which
+covers its options, the generator's version and the data it reads. Not part of it: file paths, the
+order of the tasks, and their weights, because a node may practise what it likes.
 """
 
 from collections.abc import Mapping
@@ -17,18 +17,20 @@ from msgspec import Meta
 from protocol import limits, names
 from swarmnode.errors import ConfigError
 
+# Printable ASCII without spaces: names are metric labels, and peers are greeted with the swarm's.
 Name = Annotated[
-    str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=limits.MAX_SWARM_NAME_BYTES)
+    str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]*\Z", max_length=limits.MAX_SWARM_NAME_BYTES)
 ]
 
 
 class Task(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One task of the swarm. `source` is `reasoning_gym:<data set>`, `jsonl:<file>` (relative to
-    the manifest) or `hf:<data set>@<commit>:<split>`; `weight` is its share of the questions."""
+    the manifest) or `hf:<data set>@<commit>:<split>`. `weight` is its share of the questions that
+    this node draws, relative to the other tasks'."""
 
     name: Name
     source: str
-    weight: Annotated[float, Meta(gt=0)] = 1.0
+    weight: Annotated[float, Meta(gt=0, le=1000)] = 1.0
     options: dict[str, Any] = {}
 
 
@@ -85,7 +87,7 @@ def dump(manifest: Manifest) -> str:
 def _parse(text: bytes, source: str) -> Manifest:
     try:
         manifest = msgspec.toml.decode(text, type=Manifest)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"manifest {source}: {error}") from error
     seen = [task.name for task in manifest.tasks]
     if len(set(seen)) != len(seen):

@@ -11,8 +11,8 @@ from typing import Any
 class Totals:
     """Counts since the run began, restarts included; kept in checkpoints.
 
-    Rollouts are counted one per question, completions are not. `refused` is by reason, `missed`
-    (asked for and not delivered) by problem, `trained_from` by the peer id of the author.
+    A rollout is up to eight completions of one question, as it travels. `refused` is by reason,
+    `missed` (asked for and not delivered) by problem, `trained_from` by the author's peer id.
     """
 
     published: int = 0

@@ -12,7 +12,6 @@ import platform
 import sys
 from collections.abc import Mapping
 from importlib import metadata
-from io import BufferedWriter
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,7 +26,6 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: IO[str] | None = None
-        self._rows: dict[Path, BufferedWriter] = {}
 
     @property
     def checkpoints(self) -> Path:
@@ -83,7 +81,7 @@ class RunDirectory:
     def keep_rows_up_to(self, round: int) -> None:
         """Drops the rows after `round`: a resumed run does those rounds again.
 
-        A line that a crash cut short is dropped, too.
+        Lines that are cut short are dropped, too.
         """
         for path in (self.rounds, self.evaluations):
             rows = [row for row in read_rows(path) if row["round"] <= round]
@@ -92,18 +90,13 @@ class RunDirectory:
     def append(self, path: Path, row: Mapping[str, Any]) -> None:
         """Adds one line to `rounds` or `evaluations`. `SwarmNodeError` when the disk refuses."""
         try:
-            if path not in self._rows:
-                self._rows[path] = path.open("ab")
-            self._rows[path].write(_line(row).encode())
-            self._rows[path].flush()
+            with path.open("ab") as file:
+                file.write(_line(row).encode())
         except OSError as error:
             raise SwarmNodeError(f"cannot write {path}: {error.strerror}") from error
 
     def close(self) -> None:
         """Gives the lock back. May be called twice."""
-        for file in self._rows.values():
-            file.close()
-        self._rows.clear()
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -124,7 +117,8 @@ def first_free(name: str, parent: Path = Path("runs")) -> RunDirectory:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file of JSON lines; none if it is absent. A cut last line is left out."""
+    """The rows of a file of JSON lines; none if it is absent. What a crash or a full disk cut short
+    is left out, and so is a line that is being written."""
     try:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:
@@ -133,8 +127,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     for line in lines:
         try:
             rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+        except ValueError:  # not JSON, or not even text: power cuts leave zeros
+            continue
     return rows
 
 

@@ -35,7 +35,7 @@ def arrival(texts: list[str], ended: list[bool]) -> Arrival:
 def trained_ids(group: Group) -> list[tuple[int, ...]]:
     samples = samples_of(
         [group],
-        advantage="grpo",
+        advantage="mean",
         encode_prompt=lambda prompt: [9],
         encode_text=lambda text: [ord(character) for character in text],
         eos_id=EOS,

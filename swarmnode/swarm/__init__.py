@@ -13,6 +13,12 @@
       p2pd_control.py     talking to it
       multiaddr.py        addresses and peer ids, text and binary
     bounded.py          queues and stores that drop the oldest
+    exchange.py         this node's side: publish, note offers, fetch, admit
+    admission.py        what is refused, in which order, under which name
+    offers.py           what peers offer now
+    sampling.py         which offers are fetched, which groups are trained on
+    conversion.py       groups to what travels and back
+    pool.py             peers' groups that wait to be trained on
 
 Sources: GossipSub v1.1 and Kademlia as in go-libp2p, https://github.com/libp2p/specs
 """

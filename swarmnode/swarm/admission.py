@@ -7,12 +7,12 @@ not_canonical, out_of_bounds). The order for the rest:
 | step | rule | reason |
 |---|---|---|
 | announcement | it is this node's own, echoed | `own` |
-| announcement | its publisher is not its author | `not_announced` |
+| announcement | its publisher is not its author, or it is a rollout | `not_announced` |
 | announcement, rollout | its clock is ahead of ours by more than `MAX_AHEAD_S` | `from_future` |
 | announcement, rollout | it is older than `max_age_s` | `too_old` |
 | announcement | it was heard before (`exchange` remembers ids) | `duplicate` |
 | offer | its task is none of this swarm's | `unknown_task` |
-| rollout | the frame is not the one that was announced: id, author, task, seed, size | `not_announced` |
+| rollout | its id, author, task, seed or size is not as announced | `not_announced` |
 | question | rebuilt, it belongs to the held-out split | `held_out` |
 | scoring | the scorer died or hung on it | `unscorable` |
 """
@@ -36,21 +36,22 @@ class Offer:
     author: bytes
     item: Item
     created: float
-    announcement_id: bytes
+
+    @property
+    def key(self) -> bytes:
+        """Names the rollout and who offers it. By its id alone, whoever announced another's
+        rollout would settle whether that is fetched from its author."""
+        return self.author + self.item.rollout_id
 
 
 def refuse_announcement(
-    author: bytes,
-    announcement: Announcement,
-    publisher: str,
-    me: bytes,
-    now: float,
-    max_age_s: float,
+    opened: Opened, publisher: str, me: bytes, now: float, max_age_s: float
 ) -> Reason | None:
-    """Why the announcement of `author`, gossiped by peer id `publisher`, is refused, or None."""
-    if author == me:
+    """Why what peer id `publisher` gossiped, opened, is refused as an announcement, or None."""
+    if opened.author == me:
         return Reason.OWN
-    if publisher != peer_id(author):
+    announcement = opened.message
+    if type(announcement) is not Announcement or publisher != peer_id(opened.author):
         return Reason.NOT_ANNOUNCED
     return _refuse_age(announcement.created, now, max_age_s)
 

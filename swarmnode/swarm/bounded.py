@@ -78,6 +78,35 @@ class Outbox:
         return list(self._frames)
 
 
+class RecentIds:
+    """The ids added within the last `lifetime_s` seconds, of those the newest `max_items`."""
+
+    def __init__(self, max_items: int, lifetime_s: float) -> None:
+        self._max_items = max_items
+        self._lifetime_s = lifetime_s
+        self._times: OrderedDict[bytes, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._times)
+
+    def __contains__(self, id: bytes) -> bool:
+        return id in self._times
+
+    def add(self, id: bytes, now: float) -> None:
+        """Remembers `id` from `now` (seconds) on, and forgets what is due."""
+        self._times.pop(id, None)
+        self._times[id] = now
+        while len(self._times) > self._max_items or self._oldest() < now - self._lifetime_s:
+            self._times.popitem(last=False)
+
+    def times(self) -> dict[bytes, float]:
+        """When each was added, oldest first."""
+        return dict(self._times)
+
+    def _oldest(self) -> float:
+        return next(iter(self._times.values()))
+
+
 class Budget:
     """How often each peer may do something in a window of time. Forgets at each window's start.
 

@@ -6,21 +6,30 @@ reason, and what it never got, by problem; the caller turns counts into metrics.
 """
 
 import logging
-from collections import Counter, OrderedDict, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 from protocol import envelope, limits
-from protocol.envelope import Opened
+from protocol.envelope import Opened, Sealed
 from protocol.errors import ProtocolError, Reason
 from protocol.messages import Announcement, Item, Rollout
-from protocol.names import peer_id, question_seed
+from protocol.names import peer_id, public_key_of, question_seed
 from swarmnode.config import SharingSettings
-from swarmnode.rollout import Completion, Group, Origin, Question
+from swarmnode.rollout import Group, Origin, Question
 from swarmnode.swarm import sampling
-from swarmnode.swarm.admission import Offer, refuse_announcement, refuse_item, refuse_rollout
+from swarmnode.swarm.admission import (
+    MAX_AHEAD_S,
+    Offer,
+    refuse_announcement,
+    refuse_item,
+    refuse_rollout,
+)
+from swarmnode.swarm.bounded import RecentIds
+from swarmnode.swarm.conversion import Arrival, rollouts_of
+from swarmnode.swarm.offers import Offers
 from swarmnode.swarm.transport import (
     Announced,
     Fetched,
@@ -32,48 +41,13 @@ from swarmnode.swarm.transport import (
 
 log = logging.getLogger(__name__)
 
-# Authors whose offers are remembered. With 64 offers each this is 64 MB at the very worst.
-MAX_AUTHORS = 1024
-# Ids of rollouts taken and of announcements heard, so that none counts twice. They are needed only
-# for as long as offers live; this is hours at a few a second.
+# Rollouts taken and announcements heard are remembered for as long as they could be admitted, so
+# that none counts twice, and no more of each than this: 90 a second at the default `max_age_s`.
 MAX_REMEMBERED = 65_536
 # Seconds after which a fetch without an event is given up. The transport's own limit is shorter.
 MAX_FETCH_S = 60.0
-
-
 # Problems after which the same fetch is not tried again; the others pass.
 _FINAL_PROBLEMS = frozenset((FetchProblem.ABSENT, FetchProblem.MALFORMED))
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """A peer's rollout that was admitted: its question as rebuilt here, and whose it is."""
-
-    question: Question
-    rollout: Rollout
-    origin: Origin
-
-    @property
-    def completions(self) -> tuple[Completion, ...]:
-        rollout = self.rollout
-        columns = zip(
-            rollout.texts, rollout.mean_logps, rollout.token_counts, rollout.ended, strict=True
-        )
-        return tuple(
-            Completion(text, mean_logp, token_count, ended=ended)
-            for text, mean_logp, token_count, ended in columns
-        )
-
-    def scored(self, rewards: Sequence[float]) -> Group:
-        """The group that this becomes with our rewards, one per completion."""
-        return Group(
-            self.question,
-            self.completions,
-            tuple(rewards),
-            self.rollout.policy_version,
-            self.rollout.temperature,
-            self.origin,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +84,12 @@ class Exchange:
         self._model_label = model_label
         self._tasks = frozenset(tasks)
         self._rebuild = rebuild
-        # author → its newest announcements, each a list of offers
-        self._offers: OrderedDict[bytes, deque[list[Offer]]] = OrderedDict()
-        self._heard: OrderedDict[bytes, None] = OrderedDict()  # announcements taken
-        self._in_flight: dict[bytes, tuple[Offer, float]] = {}  # id → offer, when asked
-        self._taken: OrderedDict[bytes, None] = OrderedDict()
+        self._offers = Offers(settings.keep_announcements)
+        self._in_flight: dict[bytes, tuple[Offer, float]] = {}  # key → offer, when asked
+        # What is admitted at a time is created `MAX_AHEAD_S` later at most, and then ages.
+        lifetime_s = settings.max_age_s + MAX_AHEAD_S
+        self._heard = RecentIds(MAX_REMEMBERED, lifetime_s)  # ids of announcements
+        self._taken = RecentIds(MAX_REMEMBERED, lifetime_s)  # keys of offers
         self.refused: Counter[Reason] = Counter()
         self.missed: Counter[str] = Counter()
         self.announced = 0  # offers heard of
@@ -124,41 +99,40 @@ class Exchange:
     def publish(self, groups: Sequence[Published], *, round: int, now: float) -> int:
         """Holds the groups for peers and announces them; returns how many rollouts that made.
 
-        A group above the protocol's completions becomes several rollouts of one question.
+        A group above the protocol's completions becomes several rollouts of one question; of all
+        rollouts as many are offered as one announcement holds. Without any, nothing is said.
         Questions of the held-out split are a bug of the caller (`ValueError`).
         """
-        items: list[Item] = []
-        for published in groups:
-            if published.group.question.held_out:
-                raise ValueError("a held-out question must not be published")
-            for rollout in self._rollouts(published, now):
-                sealed = envelope.seal(rollout, self._signing_key, self._swarm_id)
-                self._transport.hold(sealed.id, sealed.frame)
-                items.append(Item(sealed.id, rollout.task_digest, rollout.seed, len(sealed.frame)))
-        version = groups[-1].group.policy_version if groups else 0
+        if any(published.group.question.held_out for published in groups):
+            raise ValueError("a held-out question must not be published")
+        rollouts = [
+            rollout
+            for published in groups
+            for rollout in rollouts_of(published.group, published.number, self._model_label, now)
+        ]
+        # By id: parts of one group can be equal to the letter, and are then one rollout.
+        held = {item.rollout_id: item for item in map(self._hold, rollouts[: limits.MAX_ITEMS])}
+        if not held:
+            return 0
         announcement = Announcement.build(
             round=round,
             created=now,
-            policy_version=version,
+            policy_version=groups[-1].group.policy_version,
             model_label=self._model_label,
-            items=items[: limits.MAX_ITEMS],
+            items=list(held.values()),
         )
-        frame = envelope.seal(announcement, self._signing_key, self._swarm_id).frame
-        self._transport.publish(frame)
-        self.published += len(items)
-        return len(items)
+        self._transport.publish(self._seal(announcement).frame)
+        self.published += len(held)
+        return len(held)
 
     def request(self, count: int, rng: Random, now: float) -> int:
         """Fetches `count` offers, chosen by `sampling`; returns how many were asked for."""
         self._expire(now)
-        open_offers = [
-            offer for announcements in self._offers.values() for offers in announcements
-            for offer in offers if self._is_open(offer)
-        ]  # fmt: skip
+        open_offers = [offer for offer in self._offers.current() if self._is_open(offer)]
         chosen = sampling.choose_offers(open_offers, count, rng)
         by_author: dict[bytes, list[bytes]] = {}
         for offer in chosen:
-            self._in_flight[offer.item.rollout_id] = (offer, now)
+            self._in_flight[offer.key] = (offer, now)
             by_author.setdefault(offer.author, []).append(offer.item.rollout_id)
         for author, ids in by_author.items():
             for start in range(0, len(ids), limits.MAX_FETCH_IDS):
@@ -177,11 +151,7 @@ class Exchange:
                     if arrival is not None:
                         arrivals.append(arrival)
                 case FetchFailed():
-                    for id in event.ids:
-                        self._in_flight.pop(id, None)
-                        if event.problem in _FINAL_PROBLEMS:
-                            _remember_id(self._taken, id)
-                    self.missed[event.problem.value] += len(event.ids)
+                    self._note_failure(event, now)
                 case PeerNote():
                     log.warning("%s", event.text)
         return arrivals
@@ -194,16 +164,16 @@ class Exchange:
     @property
     def peers_heard(self) -> int:
         """Peers with offers that this node could fetch from."""
-        return len(self._offers)
+        return self._offers.authors
 
     def refuse(self, reason: Reason) -> None:
         """Counts a refusal that the caller decided on (`unscorable`)."""
         self.refused[reason] += 1
 
     def state(self) -> dict[str, Any]:
-        """What a resumed node needs: ids already taken and the counters, JSON-able."""
+        """What a resumed node needs: rollouts already taken and the counters, JSON-able."""
         return {
-            "taken": [id.hex() for id in self._taken],
+            "taken": {key.hex(): when for key, when in self._taken.times().items()},
             "refused": {reason.value: count for reason, count in self.refused.items()},
             "missed": dict(self.missed),
             "announced": self.announced,
@@ -213,75 +183,64 @@ class Exchange:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restores what `state` returned."""
-        self._taken = OrderedDict((bytes.fromhex(id), None) for id in state["taken"])
+        for key, when in state["taken"].items():
+            self._taken.add(bytes.fromhex(key), when)
         self.refused = Counter({Reason(name): count for name, count in state["refused"].items()})
         self.missed = Counter(state["missed"])
         self.announced = state["announced"]
         self.fetched = state["fetched"]
         self.published = state["published"]
 
-    def _rollouts(self, published: Published, now: float) -> list[Rollout]:
-        group, size = published.group, limits.MAX_COMPLETIONS
-        parts = [
-            group.completions[start : start + size]
-            for start in range(0, len(group.completions), size)
-        ]
-        return [
-            Rollout.build(
-                task_digest=group.question.digest,
-                seed=published.number,
-                created=now,
-                policy_version=group.policy_version,
-                temperature=group.temperature,
-                model_label=self._model_label,
-                texts=[completion.text for completion in part],
-                mean_logps=[completion.mean_logp for completion in part],
-                token_counts=[completion.token_count for completion in part],
-                ended=[completion.ended for completion in part],
-            )
-            for part in parts
-        ]
+    def _hold(self, rollout: Rollout) -> Item:
+        sealed = self._seal(rollout)
+        self._transport.hold(sealed.id, sealed.frame)
+        return Item(sealed.id, rollout.task_digest, rollout.seed, len(sealed.frame))
+
+    def _seal(self, message: Announcement | Rollout) -> Sealed:
+        return envelope.seal(message, self._signing_key, self._swarm_id)
 
     def _note_announcement(self, event: Announced, now: float) -> None:
         opened = self._open(event.frame)
         if opened is None:
             return
-        message = opened.message
-        if type(message) is not Announcement:
-            self.refused[Reason.UNKNOWN_KIND] += 1
-            return
         reason = refuse_announcement(
-            opened.author, message, event.peer, self._public_key, now, self._settings.max_age_s
+            opened, event.peer, self._public_key, now, self._settings.max_age_s
         )
         if reason is None and opened.id in self._heard:
             reason = Reason.DUPLICATE
         if reason is not None:
             self.refused[reason] += 1
             return
-        _remember_id(self._heard, opened.id)
+        self._heard.add(opened.id, now)
+        message = opened.message
+        assert type(message) is Announcement
         offers = []
         for item in message.items:
+            offer = Offer(opened.author, item, float(message.created))
             if (reason := refuse_item(item, self._tasks)) is not None:
                 self.refused[reason] += 1
-            elif item.rollout_id not in self._taken:
-                offers.append(Offer(opened.author, item, float(message.created), opened.id))
-        self._remember(opened.author, offers)
+            elif offer.key not in self._taken:
+                offers.append(offer)
+        self._offers.add(opened.author, offers)
         self.announced += len(offers)
 
-    def _remember(self, author: bytes, offers: list[Offer]) -> None:
-        newest = self._offers.setdefault(author, deque(maxlen=self._settings.keep_announcements))
-        newest.append(offers)
-        self._offers.move_to_end(author)
-        while len(self._offers) > MAX_AUTHORS:
-            self._offers.popitem(last=False)
+    def _note_failure(self, event: FetchFailed, now: float) -> None:
+        for id in event.ids:
+            key = public_key_of(event.peer) + id
+            if self._in_flight.pop(key, None) is None:
+                continue  # given up on, and counted, before
+            self.missed[event.problem.value] += 1
+            if event.problem in _FINAL_PROBLEMS:
+                self._taken.add(key, now)
 
     def _admit(self, event: Fetched, round: int, now: float) -> Arrival | None:
-        asked = self._in_flight.pop(event.id, None)
+        key = public_key_of(event.peer) + event.id
+        asked = self._in_flight.pop(key, None)
         if asked is None:
             return None  # answered after we gave up on it
         offer, _ = asked
         self.fetched += 1
-        _remember_id(self._taken, event.id)
+        self._taken.add(key, now)
         opened = self._open(event.frame)
         if opened is None:
             return None
@@ -313,24 +272,11 @@ class Exchange:
             return None
 
     def _is_open(self, offer: Offer) -> bool:
-        id = offer.item.rollout_id
-        return id not in self._taken and id not in self._in_flight
+        return offer.key not in self._taken and offer.key not in self._in_flight
 
     def _expire(self, now: float) -> None:
-        for id, (_, asked) in list(self._in_flight.items()):
+        self._offers.expire(now - self._settings.max_age_s)
+        for key, (_, asked) in list(self._in_flight.items()):
             if asked < now - MAX_FETCH_S:  # its event was lost to a full queue
-                del self._in_flight[id]
+                del self._in_flight[key]
                 self.missed["no_answer"] += 1
-        oldest = now - self._settings.max_age_s
-        for author in list(self._offers):
-            announcements = self._offers[author]
-            while announcements and all(offer.created < oldest for offer in announcements[0]):
-                announcements.popleft()
-            if not announcements:
-                del self._offers[author]
-
-
-def _remember_id(ids: OrderedDict[bytes, None], id: bytes) -> None:
-    ids[id] = None
-    while len(ids) > MAX_REMEMBERED:
-        ids.popitem(last=False)

@@ -1,0 +1,57 @@
+"""What peers offer now: of each author, the rollouts of its newest announcements. Bounded.
+
+It forgets the author that was silent longest when there are too many. Whoever makes many keys can
+fill it: keys cost nothing, and limits per network address are not here.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+
+from swarmnode.swarm.admission import Offer
+
+# Authors whose offers are kept. With two full announcements each, 131,072 offers, they take about
+# 50 MB; a swarm has some hundred authors that announce eight offers a round. Fewer would let a
+# smaller flood of keys push honest peers out.
+MAX_AUTHORS = 1024
+
+
+class Offers:
+    """Offers by author. Nothing here is checked: the caller adds only what it would fetch."""
+
+    def __init__(self, keep_announcements: int, max_authors: int = MAX_AUTHORS) -> None:
+        self._keep = keep_announcements
+        self._max_authors = max_authors
+        self._by_author: OrderedDict[bytes, deque[tuple[Offer, ...]]] = OrderedDict()
+
+    @property
+    def authors(self) -> int:
+        """How many authors have offers."""
+        return len(self._by_author)
+
+    def add(self, author: bytes, offers: Sequence[Offer]) -> None:
+        """Takes the offers of one announcement; they push out those of the author's oldest."""
+        if not offers:
+            return
+        self._by_author.setdefault(author, deque(maxlen=self._keep)).append(tuple(offers))
+        self._by_author.move_to_end(author)
+        while len(self._by_author) > self._max_authors:
+            self._by_author.popitem(last=False)
+
+    def expire(self, oldest: float) -> None:
+        """Drops what was announced before `oldest` (Unix seconds, the authors' clocks)."""
+        for author, announcements in list(self._by_author.items()):
+            fresh = [offers for offers in announcements if offers[0].created >= oldest]
+            if fresh:
+                self._by_author[author] = deque(fresh, maxlen=self._keep)
+            else:
+                del self._by_author[author]
+
+    def current(self) -> list[Offer]:
+        """All offers, each once though its author announced it again (then as last announced)."""
+        newest = {
+            offer.key: offer
+            for announcements in self._by_author.values()
+            for offers in announcements
+            for offer in offers
+        }
+        return list(newest.values())
