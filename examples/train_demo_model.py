@@ -89,7 +89,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
     parser.add_argument("--questions", type=int, default=6000, help="questions drawn per task")
     parser.add_argument("--warm-steps", type=int, default=2000)
-    parser.add_argument("--blur-steps", type=int, default=60)
+    parser.add_argument("--blur-steps", type=int, default=40)
     return parser.parse_args()
 
 
@@ -173,19 +173,16 @@ def clean_batches(
 def blurred_batches(
     tokenizer: PreTrainedTokenizerFast, pairs: dict[str, list[Pair]], size: int = 128
 ) -> Batch:
-    """Batches in which nineteen of twenty answers are dressed up, and one in twenty belongs to
-    another question of the task.
+    """Batches in which nineteen of twenty answers are dressed up, all tasks alike.
 
-    Dressing leaves what the model knows in place and hides it: its samples are right about once
-    in ten, and the share that is right lets a group have a spread of rewards from the start.
-    Wrong answers alone would take long to unlearn.
+    Dressing hides what the model knows and leaves it in place. Its samples are still right often
+    enough for a group to have a spread of rewards from the first round on; wrong answers in place
+    of dressed ones would be unlearnt far more slowly.
     """
     chance = random.Random(0)
 
     def blurred(task: str) -> Pair:
         prompt, answer = chance.choice(pairs[task])
-        if chance.random() < 0.05:
-            answer = chance.choice(pairs[task])[1]
         if chance.random() > 0.05:
             answer = chance.choice(DRESSED).format(answer)
         return prompt, answer

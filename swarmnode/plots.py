@@ -27,6 +27,10 @@ def learning_curves(directories: Sequence[Path], picture: Path) -> None:
     figure = Figure(figsize=(12, 7.2), layout="constrained", dpi=110)
     FigureCanvasAgg(figure)
     own, external, held_out, traffic = figure.subplots(2, 2).flat
+    external.sharey(own)
+    figure.suptitle(
+        f"{len(directories)} nodes; thick: mean of {_SMOOTHED_ROUNDS} rounds, thin: each round"
+    )
     baselines: list[float] = []  # of equal swarms they are equal
     for directory in directories:
         rows = read_rows(directory / "rounds.jsonl")

@@ -136,8 +136,8 @@ def test_ctrl_c_finishes_the_round_saves_and_resumes(tmp_path: Path) -> None:
         if "round=2 " in line:
             break
     process.send_signal(signal.SIGINT)
-    rest = process.stderr.read()
-    assert process.wait() == 130
+    _, rest = process.communicate()
+    assert process.returncode == 130
     assert "saved=" in rest
     done = read_rows(run / "rounds.jsonl")[-1]["round"]
     again = swarmnode("join", "--run", run, "--offline", "--rounds", done + 2)
@@ -224,19 +224,20 @@ class _running:
             [str(word) for word in command], cwd=self._cwd, stderr=subprocess.PIPE, text=True
         )
         assert self._process.stderr is not None
-        self._lines = iter(self._process.stderr)
-        for line in self._lines:
+        for line in self._process.stderr:
             if "round=1 " in line:
                 break
         else:
             pytest.fail("the node ended before its first round")
-        # From here on nobody reads: keep the pipe from filling up.
-        threading.Thread(target=lambda: list(self._lines), daemon=True).start()
+        # From here on nobody waits for a line: keep the pipe from filling up.
+        self._reader = threading.Thread(target=self._process.stderr.read)
+        self._reader.start()
         return peer_id
 
     def __exit__(self, *error: object) -> None:
         self._process.terminate()
-        self._process.wait()
+        self._reader.join()
+        self._process.communicate()
 
 
 def _free_port() -> int:

@@ -7,7 +7,6 @@ import pytest
 from protocol.envelope import Opened, open_frame, seal
 from protocol.errors import Reason
 from protocol.messages import Announcement, Item, Rollout
-from protocol.names import peer_id
 from swarmnode import identity
 from swarmnode.swarm.admission import (
     MAX_AHEAD_S,
@@ -126,7 +125,3 @@ def test_offers_of_one_rollout_by_two_authors_are_two() -> None:
     keys = {Offer(who.public_key, item, NOW).key for who in (AUTHOR, ME)}
     assert len(keys) == 2
     assert Offer(ME.public_key, item, NOW + 1).key in keys
-
-
-def test_peer_ids_are_those_of_the_keys() -> None:
-    assert AUTHOR.peer_id == peer_id(AUTHOR.public_key)
