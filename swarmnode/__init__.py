@@ -2,7 +2,8 @@
 
 | file | what it is |
 |---|---|
-| `cli.py` | the command line; its commands: `joining.py`, `demo.py`, `evaluating.py`, `inspection.py` |
+| `cli.py` | the command line; what its commands do is in the next line's files |
+| `joining.py`, `demo.py`, `evaluating.py`, `inspection.py` | `join`, `demo`, `eval`, `inspect` |
 | `node.py` | the round loop, where the parts below meet; `assembly.py` starts them |
 | `reporting.py`, `report.py` | what a round did, and the records of it |
 | `config.py`, `manifest.py` | one node's settings; what all nodes of a swarm share |

@@ -41,14 +41,19 @@ def test_everything_changed_is_dumped(tmp_path: Path) -> None:
     assert config.load(written(tmp_path, config.dump(settings)), {}) == settings
 
 
+def test_only_the_demo_model_has_a_preset() -> None:
+    assert config.preset("Qwen/Qwen2.5-0.5B-Instruct") == Settings()
+    assert config.preset("demo") != Settings()
+
+
 def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path: Path) -> None:
-    base = config.preset("demo")
-    assert (base.train.lr, base.generate.max_new_tokens, base.run.evaluate_every) == (1e-3, 8, 20)
+    preset = {"train": {"lr": 1e-3}, "generate": {"max_new_tokens": 8}, "run": {"threads": 3}}
+    base = config.load(None, preset)
     path = written(tmp_path, "[train]\nlr = 0.5\n[generate]\nmax_new_tokens = 16\n")
     settings = config.load(path, {"train": {"lr": 0.25}}, base)
     assert settings.train.lr == 0.25
     assert settings.generate.max_new_tokens == 16
-    assert settings.run.evaluate_every == 20
+    assert settings.run.threads == 3
     assert settings.train.clip_low == 0.2  # nobody's: the default
 
 
@@ -78,7 +83,7 @@ def test_whole_numbers_may_be_given_for_fractions(tmp_path: Path) -> None:
         ('[sharing]\nrule = "none"\n', "`sharing.rule`, not 'none'"),
         ("[network]\nport = 65536\n", "`network.port`, not 65536"),
         ('[network]\npeers = "one"\n', "`network.peers`, not 'one'"),
-        ("[network]\npeers = [1]\n", "`network.peers[...]`"),
+        ("[network]\npeers = [1]\n", "`network.peers[0]`"),
         ("model = 3\n", "`model`, not 3"),
         ('[model]\nlabel = "seventeen letters"\n', "`model.label`, not 'seventeen letters'"),
         ('[model]\nlabel = "two\\nlines"\n', "`model.label`"),

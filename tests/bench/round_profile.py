@@ -3,7 +3,7 @@
     python tests/bench/round_profile.py [--run runs/demo] [--rounds 60]
 
 Without --run: one node alone, offline, on one thread, in this process; every phase in CPU-seconds
-of this process. With --run: the wall-clock means of a finished demo's nodes, which shared a machine.
+of this process. With --run: wall-clock means of a finished demo, whose nodes shared a machine.
 """
 
 import argparse

@@ -1,0 +1,81 @@
+"""From groups to what is trained on: whose tokens, which advantages, what is left out."""
+
+import pytest
+from fakes import own_group, peer_group
+
+from swarmnode.rollout import Group
+from swarmnode.samples import samples_of
+from swarmnode.train.batch import Sample
+
+EOS = 99
+
+
+def samples(*groups: Group, advantage: str = "mean", longest: int = 10) -> list[Sample]:
+    """A text's ids are its characters' codes, a prompt's its length."""
+    return samples_of(
+        groups,
+        advantage=advantage,
+        encode_prompt=lambda prompt: [len(prompt)],
+        encode_text=lambda text: [ord(character) for character in text],
+        eos_id=EOS,
+        max_completion_tokens=longest,
+    )
+
+
+def test_own_completions_keep_their_ids_and_log_probabilities() -> None:
+    group = own_group([1.0, 0.0])
+    first, second = samples(group)
+    assert first.prompt_ids == (len(group.question.prompt),)
+    assert (first.completion_ids, second.completion_ids) == ((7, 0), (7, 1))
+    assert first.sampler_logps == (-0.5, -0.25)
+    assert first.sampler_mean_logp is None
+    assert not first.external
+
+
+def test_a_peers_text_is_encoded_anew_and_ends() -> None:
+    first, second = samples(peer_group([1.0, 0.0], ["a", ""]))
+    assert (first.completion_ids, second.completion_ids) == ((97, EOS), (EOS,))
+    assert first.sampler_logps is None
+    assert first.sampler_mean_logp == -0.5
+    assert first.external
+
+
+@pytest.mark.parametrize(
+    ("rule", "rewards", "expected"),
+    [
+        # mean 1/4
+        ("mean", [1.0, 0.0, 0.0, 0.0], [0.75, -0.25, -0.25, -0.25]),
+        # sample variance (0.5625 + 3 × 0.0625) / 3 = 0.25, so divided by 0.5
+        ("mean_std", [1.0, 0.0, 0.0, 0.0], [1.5, -0.5, -0.5, -0.5]),
+        # mean 1/2, sample variance 2 × 0.25 / 1 = 0.5
+        ("mean_std", [0.0, 1.0], [-(0.5**0.5), 0.5**0.5]),
+    ],
+)
+def test_advantages_are_those_of_the_group(
+    rule: str, rewards: list[float], expected: list[float]
+) -> None:
+    for group in (own_group(rewards), peer_group(rewards)):
+        found = [sample.advantage for sample in samples(group, advantage=rule, longest=20)]
+        assert found == pytest.approx(expected)
+
+
+def test_every_group_has_its_own_baseline() -> None:
+    found = samples(own_group([1.0, 0.0]), peer_group([1.0, 0.0, 0.0, 0.0], list("abcd")))
+    assert [sample.advantage for sample in found] == [0.5, -0.5, 0.75, -0.25, -0.25, -0.25]
+    assert [sample.external for sample in found] == [False, False, True, True, True, True]
+
+
+def test_groups_without_a_signal_are_left_out() -> None:
+    assert samples(own_group([1.0, 1.0]), peer_group([0.0, 0.0])) == []
+    assert samples() == []
+
+
+def test_too_long_a_text_is_left_out_and_still_counts_in_the_baseline() -> None:
+    group = peer_group([1.0, 0.0, 0.0, 0.0], ["abc", "a", "abcd", "b"])
+    found = samples(group, longest=4)  # "abc" and EOS are four tokens, "abcd" and EOS five
+    assert [sample.completion_ids for sample in found] == [
+        (97, 98, 99, EOS),
+        (97, EOS),
+        (98, EOS),
+    ]
+    assert [sample.advantage for sample in found] == [0.75, -0.25, -0.25]  # mean of four, 1/4
