@@ -8,7 +8,8 @@
 | `reporting.py`, `report.py` | what a round did, and the records of it |
 | `config.py`, `manifest.py` | one node's settings; what all nodes of a swarm share |
 | `rollout.py` | the records that cross layers |
-| `samples.py`, `evaluation.py` | groups → training samples; held-out accuracy |
+| `questions.py`, `samples.py` | manifest → tasks; groups → training samples |
+| `evaluation.py` | held-out accuracy |
 | `run_directory.py`, `identity.py` | a run on disk; the key that is the node |
 | `metrics.py`, `log.py`, `plots.py`, `summary.py` | what a person sees |
 | `tasks/` | questions, their scores, the scorer process |

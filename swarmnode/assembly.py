@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import torch
 
-from protocol.names import task_digest
 from swarmnode.config import Settings
 from swarmnode.generate.encode import TextCodec, text_codec
 from swarmnode.generate.generator import Generator
@@ -23,13 +22,14 @@ from swarmnode.generate.prompt import PromptEncoder, prompt_encoder
 from swarmnode.identity import Identity, load_or_create
 from swarmnode.manifest import Manifest
 from swarmnode.metrics import Metrics
+from swarmnode.questions import open_tasks, swarm_id
 from swarmnode.run_directory import RunDirectory
 from swarmnode.swarm.exchange import Exchange
 from swarmnode.swarm.pool import Pool
 from swarmnode.swarm.transport import Transport
 from swarmnode.tasks.answer import instruction
 from swarmnode.tasks.scorer import Scorer
-from swarmnode.tasks.taskset import TaskSet, TaskSpec
+from swarmnode.tasks.taskset import TaskSet
 from swarmnode.train.policy import Policy
 from swarmnode.train.policy import load as load_policy
 from swarmnode.train.trainer import Trainer
@@ -75,13 +75,13 @@ def assemble(
     torch.set_num_threads(threads)
     tasks = open_tasks(swarm)
     task_names = {tasks.digest(name): name for name in tasks.names}
-    swarm_id = swarm.swarm_id({name: digest for digest, name in task_names.items()})
+    swarm_hash = swarm_id(swarm, tasks)
     identity = load_or_create(directory.identity)
     seed = settings.run.seed or _seed_of(identity)
     torch.manual_seed(seed)
     policy = load_policy(settings.model)
 
-    transport = make_transport(identity, swarm_id, policy.label)
+    transport = make_transport(identity, swarm_hash, policy.label)
     closing.callback(transport.close)
     transport.open()
     for address in transport.status().addresses:
@@ -89,7 +89,7 @@ def assemble(
     exchange = Exchange(
         transport,
         settings.sharing,
-        swarm_id=swarm_id,
+        swarm_id=swarm_hash,
         signing_key=identity.seed,
         public_key=identity.public_key,
         model_label=policy.label,
@@ -105,7 +105,7 @@ def assemble(
     return Parts(
         tasks=tasks,
         task_names=task_names,
-        swarm_id=swarm_id,
+        swarm_id=swarm_hash,
         identity=identity,
         policy=policy,
         transport=transport,
@@ -121,14 +121,6 @@ def assemble(
         seed=seed,
         threads=threads,
     )
-
-
-def open_tasks(swarm: Manifest) -> TaskSet:
-    """The manifest's tasks, opened. Raises `ConfigError` for a task that cannot be had."""
-    specs = [TaskSpec(task.name, task.source, task.options, task.weight) for task in swarm.tasks]
-    tasks = TaskSet(specs, swarm.held_out_ratio, swarm.answer_format, task_digest)
-    tasks.open()
-    return tasks
 
 
 def make_generator(

@@ -54,7 +54,9 @@ class SharingSettings(Section, frozen=True):
     publish: Positive = 8  # own groups offered to peers per round, at most
     fetch_factor: Positive = 2  # fetched per wanted group: some will have zero advantage
     pool_groups: Positive = 256  # admitted peers' groups kept for sampling; the oldest is dropped
-    max_age_s: PositiveFloat = 600.0  # an older rollout is refused, an older pooled group dropped
+    # An older rollout is refused, an older pooled group dropped. Longer than the slowest honest
+    # round, since what came during a round is only looked at after it.
+    max_age_s: PositiveFloat = 3600.0
     max_wait_rounds: NonNegative = 5  # own rounds a pooled group may wait before it is dropped
     keep_announcements: Positive = 2  # newest announcements of one peer that are fetched from
 

@@ -99,8 +99,7 @@ def _fields(author: bytes, message: Announcement | Rollout) -> dict[str, Any]:
 
 
 def _swarm_id(swarm: str) -> bytes:
-    from swarmnode.assembly import open_tasks
+    from swarmnode.questions import open_tasks, swarm_id
 
-    manifested = manifest.load(swarm)
-    tasks = open_tasks(manifested)
-    return manifested.swarm_id({name: tasks.digest(name) for name in tasks.names})
+    found = manifest.load(swarm)
+    return swarm_id(found, open_tasks(found))

@@ -3,6 +3,7 @@
 import logging
 import signal
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -53,9 +54,25 @@ def default_swarm(model_name: str) -> str:
 
 
 def _run(settings: Settings, swarm: Manifest, directory: RunDirectory) -> int:
-    on_terminal = sys.stderr.isatty()
-    log.setup(directory.log)
-    logger.info("run directory=%s", directory.path)
+    if not sys.stderr.isatty():
+        log.setup(directory.log)
+        return _run_node(settings, swarm, directory, lambda r: logger.info("%s", round_line(r)))
+    try:
+        with Live(console=Console(stderr=True), refresh_per_second=4) as live:
+            # Inside: only now sys.stderr prints above the live line instead of through it.
+            log.setup(directory.log)
+            return _run_node(settings, swarm, directory, lambda r: live.update(Text(round_line(r))))
+    finally:
+        log.setup(directory.log)
+
+
+def _run_node(
+    settings: Settings,
+    swarm: Manifest,
+    directory: RunDirectory,
+    on_report: Callable[[RoundReport], None],
+) -> int:
+    logger.info("starting run=%s model=%s", directory.path, settings.model.name)
     # Imports torch and transformers: seconds, so only after the flags were found to be right.
     from swarmnode.node import Node
 
@@ -64,21 +81,10 @@ def _run(settings: Settings, swarm: Manifest, directory: RunDirectory) -> int:
     )
     try:
         node.open()
-        if on_terminal:
-            stopped_by = _run_live(node)
-        else:
-            stopped_by = node.run(lambda report: logger.info("%s", round_line(report)))
+        stopped_by = node.run(on_report)
     finally:
         node.close()
     return 130 if stopped_by == signal.SIGINT else 0
-
-
-def _run_live(node: Any) -> int | None:
-    """Keeps one line up to date below the log."""
-    console = Console(stderr=True)
-    with Live(console=console, refresh_per_second=4) as live:
-        result: int | None = node.run(lambda report: live.update(Text(round_line(report))))
-    return result
 
 
 def round_line(report: RoundReport) -> str:

@@ -58,6 +58,9 @@ LAYERS = {
     #
     "swarmnode.samples": Layer(f"{RECORDS} swarmnode.train"),
     "swarmnode.evaluation": Layer(f"{RECORDS} swarmnode.report swarmnode.generate swarmnode.tasks"),
+    "swarmnode.questions": Layer(
+        "protocol swarmnode.errors swarmnode.manifest swarmnode.tasks", ""
+    ),
     "swarmnode.assembly": Layer("swarmnode protocol", "torch"),
     "swarmnode.reporting": Layer("swarmnode protocol"),
     "swarmnode.node": Layer("swarmnode protocol", "torch"),
