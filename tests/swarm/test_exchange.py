@@ -117,7 +117,9 @@ def member(hub: Hub, number: int, max_events: int = 4096, **changes: Any) -> Mem
         "rebuild": rebuild,
     }
     settings = {name: changes.pop(name) for name in list(changes) if name not in options}
-    exchange = Exchange(transport, SharingSettings(**settings), **(options | changes))
+    exchange = Exchange(
+        transport, SharingSettings(**{"max_age_s": 600.0, **settings}), **(options | changes)
+    )
     return Member(me, transport, exchange)
 
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -182,19 +183,24 @@ def test_training_goes_on_over_a_spoilt_checkpoint_which_is_kept_aside(tmp_path:
     assert "spoilt-round-00000002-2" in names(tmp_path)
 
 
-@pytest.fixture
-def _small_files_only() -> Iterator[None]:
-    """Writing past 4 KiB of a file fails, as on a full disk (Python ignores SIGXFSZ)."""
+@contextmanager
+def small_files_only() -> Iterator[None]:
+    """Writing past 4 KiB of a file fails, as on a full disk (Python ignores SIGXFSZ).
+
+    For one call only: pytest's own output may be a longer file.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.usefixtures("_small_files_only")
 def test_a_full_disk_is_one_line_and_leaves_the_older_checkpoint(tmp_path: Path) -> None:
     save(tmp_path, checkpoint(1), keep=1)
-    with pytest.raises(SwarmNodeError, match="cannot save a checkpoint") as caught:
+    error = pytest.raises(SwarmNodeError, match="cannot save a checkpoint")
+    with error as caught, small_files_only():
         save(tmp_path, checkpoint(2, size=5000), keep=1)
     assert "\n" not in str(caught.value)
     assert caught.value.__cause__ is not None
