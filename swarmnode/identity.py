@@ -102,14 +102,21 @@ def _decode(data: bytes, source: str) -> Identity:
 
 
 def _write(path: Path, identity: Identity) -> Identity:
+    """Writes the key under a name of its own and links it to `path`, so that a crash leaves no
+    half key there and an existing file or link is never replaced."""
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # O_EXCL: never overwrites a key, never follows a link; 0600 from the first moment on.
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(_encode(identity))
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            # O_EXCL with 0600: nobody else could read it at any moment.
+            descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(_encode(identity))
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
     except FileExistsError as error:
         raise ConfigError(f"{path} exists: choose another file or remove it first") from error
     except OSError as error:

@@ -1,5 +1,7 @@
-from pathlib import Path
+import sys
+from pathlib import subprocess
 
+import Path
 import pytest
 from nacl.signing import SigningKey, VerifyKey
 
@@ -129,3 +131,18 @@ def test_errors_do_not_quote_the_key(tmp_path):
     with pytest.raises(ConfigError) as caught:
         identity.load(path)
     assert SEED.hex()[:8] not in str(caught.value)
+
+
+def test_killed_while_writing_leaves_no_half_key(tmp_path):
+    """A child that may write 0 bytes to files dies on its first write; the next start succeeds."""
+    key = tmp_path / "identity.key"
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from swarmnode import identity; "
+        "signal.signal(signal.SIGXFSZ, signal.SIG_DFL); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); "
+        "identity.create(Path(sys.argv[1]))"
+    )
+    died = subprocess.run([sys.executable, "-c", code, str(key)], capture_output=True, check=False)
+    assert died.returncode < 0
+    assert not key.exists()
+    assert identity.load_or_create(key) == identity.load(key)
