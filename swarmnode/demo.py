@@ -116,6 +116,7 @@ def _watch(swarm: Sequence[_NodeProcess], rounds: int) -> bool:
     shown_at = 0.0
     try:
         with Live(console=Console(stderr=True), auto_refresh=False) as live:
+            log.setup()  # only now sys.stderr prints above the table instead of through it
             while not all(node.done for node in swarm):
                 time.sleep(_POLL_S)
                 for node in swarm:
@@ -129,6 +130,8 @@ def _watch(swarm: Sequence[_NodeProcess], rounds: int) -> bool:
     except KeyboardInterrupt:
         logger.warning("stopping: every node finishes its round and saves")
         return True
+    finally:
+        log.setup()
     return False
 
 

@@ -1,7 +1,7 @@
+import subprocess
 import sys
-from pathlib import subprocess
+from pathlib import Path
 
-import Path
 import pytest
 from nacl.signing import SigningKey, VerifyKey
 
