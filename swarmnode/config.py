@@ -62,18 +62,43 @@ class SharingSettings(Section, frozen=True):
 
 
 class TrainSettings(Section, frozen=True):
-    """One optimiser step per round."""
+    """One optimiser step per round. The formulas are in `train/objectives/` and `train/loss.py`."""
 
     lr: PositiveFloat = 1e-6
     beta1: Annotated[float, Meta(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Meta(ge=0, lt=1)] = 0.95
     weight_decay: NonNegativeFloat = 0.0
     max_grad_norm: PositiveFloat = 1.0
-    clip_low: Annotated[float, Meta(gt=0, lt=1)] = 0.2  # ratio ≥ 1 − clip_low
-    clip_high: PositiveFloat = 0.28  # ratio ≤ 1 + clip_high
-    advantage: Literal["mean_std", "mean"] = "mean_std"
+    objective: Literal[
+        "dapo", "dr_grpo", "gspo", "cispo", "dppo_tv", "soft_gate", "topr", "decoupled"
+    ] = "dapo"
+    advantage: Literal["mean_std", "mean", "leave_one_out", "maxrl"] = "mean_std"
+    # λ of L = L_own + λ L_peers', each over its own tokens; None: one mean over all (SAPO).
+    external_weight: NonNegativeFloat | None = None
     epochs: Positive = 1  # optimiser steps on one batch
     micro_batch_tokens: Positive = 16384  # padded tokens per forward and backward
+    # Bounds of the objectives, each read by those named.
+    clip_low: Annotated[float, Meta(gt=0, lt=1)] = 0.2  # dapo, dr_grpo, decoupled: ratio ≥ 1 − it
+    clip_high: PositiveFloat = 0.28  # the same three: ratio ≤ 1 + it
+    gspo_clip_low: Annotated[float, Meta(gt=0, lt=1)] = 3e-4  # of a completion's mean ratio
+    gspo_clip_high: PositiveFloat = 4e-4
+    length_tokens: Positive = 256  # dr_grpo's constant: set it to generate.max_new_tokens
+    cispo_max_weight: PositiveFloat = 5.0
+    dppo_threshold: Annotated[float, Meta(gt=0, le=1)] = 0.2  # change of a token's probability
+    gate_positive: PositiveFloat = 1.0  # soft_gate's steepness for A > 0
+    gate_negative: PositiveFloat = 1.05  # and for A ≤ 0
+    decoupled_max_weight: PositiveFloat = 5.0
+    # Guards. StableReinforce: 6.9 (ln 1000) and 3.
+    max_log_ratio: Annotated[float, Meta(gt=0, le=80)] = 20.0  # nats; e^88 overflows float32
+    max_advantage_sigmas: NonNegativeFloat = 0.0  # 0: no filter
+    # KL to the weights at the start of the run; above 0 a second copy of the model is kept.
+    kl_weight: NonNegativeFloat = 0.0
+    # EPO, on own tokens: a bonus for entropy, and a corridor around its mean over past steps.
+    entropy_bonus: NonNegativeFloat = 0.0
+    entropy_corridor: NonNegativeFloat = 0.0  # weight of what lies outside
+    entropy_low: NonNegativeFloat = 0.8  # corridor from this share of the mean
+    entropy_high: PositiveFloat = 1.2  # to this one
+    entropy_window: Positive = 100  # steps in the mean
 
 
 class NetworkSettings(Section, frozen=True):

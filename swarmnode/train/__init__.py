@@ -4,10 +4,15 @@
 - `batch.py`: `Sample`s → right-padded micro-batches under a padded-token budget
 - `logprob.py`: per-token log-probabilities and entropies, LM head at completion positions only
 - `prefix.py`: hidden states of completions, each distinct prompt computed once
-- `loss.py`: the clipped surrogate and its numbered departures from the papers
+- `objectives/`: what is minimised, one small file per paper and one table of names
+- `loss.py`: an objective's terms averaged over own and peers' completions; KL to a reference
+- `entropy.py`: EPO's entropy bonus and corridor
+- `reference.py`: the frozen policy of the KL term
 - `optimizer.py`: AdamW on float32 master weights; skips a step that is not finite
 - `trainer.py`: `Trainer.step`, one round's update and its report
+- `measured.py`: what one pass over the samples adds up
 - `checkpoint.py`: atomic, hash-checked checkpoints on disk, and the state of every generator
+- `weights.py`: a model's tensors by name, and whether two sets are of one model
 - `policy.py`: loads model and tokenizer
 
 Sources: SAPO (arXiv 2509.08721), GRPO (arXiv 2402.03300), DAPO (arXiv 2503.14476).

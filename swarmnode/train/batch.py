@@ -19,8 +19,8 @@ class Sample:
 
     `completion_ids` carries the EOS when the completion ended by it; every token in it is trained.
     `sampler_logps` are the sampler's log-probabilities of exactly these tokens in nats (own
-    completions only). `sampler_mean_logp` is a peer's mean per token *of the peer's tokenizer*.
-    Both serve the report only, never the loss.
+    completions only). `sampler_mean_logp` is a peer's mean per token *of the peer's tokenizer*, as
+    it says. Both serve the report; `dppo_tv`, `topr` and `decoupled` use them in the loss too.
     """
 
     prompt_ids: tuple[int, ...]
@@ -50,6 +50,7 @@ class MicroBatch:
     """Tensors of one forward and backward pass; every one is on the same device."""
 
     sample_indices: tuple[int, ...]  # row → place in the step's list of samples
+    completion_lengths: tuple[int, ...]  # trained tokens of each row
     input_ids: Tensor  # (B, T) int64, right-padded
     attention_mask: Tensor  # (B, T) int64, 1 on prompt and completion
     completion_mask: Tensor  # (B, T) bool, true on completion tokens, the ones that are trained
@@ -98,13 +99,15 @@ def pack(
         completion_mask[row, len(s.prompt_ids) : s.length] = True
         sampler_logps.extend(s.sampler_logps or (math.nan,) * len(s.completion_ids))
     means = [math.nan if s.sampler_mean_logp is None else s.sampler_mean_logp for s in chosen]
-    counts = torch.tensor([len(s.completion_ids) for s in chosen])
+    counts = tuple(len(s.completion_ids) for s in chosen)
+    rows = torch.repeat_interleave(torch.arange(len(chosen)), torch.tensor(counts))
     return MicroBatch(
         sample_indices=indices,
+        completion_lengths=counts,
         input_ids=input_ids.to(device),
         attention_mask=attention_mask.to(device),
         completion_mask=completion_mask.to(device),
-        token_rows=torch.repeat_interleave(torch.arange(len(chosen)), counts).to(device),
+        token_rows=rows.to(device),
         advantages=torch.tensor([s.advantage for s in chosen], dtype=torch.float32).to(device),
         external=torch.tensor([s.external for s in chosen]).to(device),
         sampler_logps=torch.tensor(sampler_logps, dtype=torch.float32).to(device),

@@ -1,61 +1,120 @@
-"""The objective: a clipped surrogate on group-relative advantages, averaged over tokens.
+"""The step's loss: an objective's terms, averaged over own and peers' completions.
 
-For token i with advantage A and ratio ρ = π(token) / π_old(token):
+    joint (`train.external_weight` not given):  L = Σ terms / D
+    separate (`train.external_weight` = λ):     L = Σ_own terms / D_own + λ Σ_peers' terms / D_peers
 
-    loss = −(1 / M) Σ_i min(ρ_i A_i, clip(ρ_i, 1 − clip_low, 1 + clip_high) A_i)
+D counts tokens, completions or completions times a constant length, as the objective's line in
+`objectives/table.py` says, always over the *whole step*, so that the parts of its micro-batches add
+up to the same loss however memory forced it to be split. SAPO (arXiv 2509.08721) is joint: peers'
+completions weigh by their tokens, and long ones push the node's own aside. Separate divisors keep
+the two parts' weights at 1 : λ.
 
-with M the completion tokens of the whole step, own and external together.
-
-Departures from SAPO (arXiv 2509.08721), GRPO (arXiv 2402.03300) and DAPO (arXiv 2503.14476):
-
-1. π_old is *this node's* policy at the start of the step, also for peers' completions, as SAPO
-   publishes it: the sampler's log-probabilities never enter. In the first epoch ρ is 1, so the
-   clip does not act and the gradient is REINFORCE with a group baseline; it acts from the second
-   epoch on.
-2. Token mean over the whole step (DAPO, equation 8), not GRPO's mean per completion and then over
-   completions. SAPO does not say; its published implementation averages over tokens.
-3. No KL term and no reference model: SAPO's experiments set its weight to 0.
-4. DAPO's clip range 0.2 / 0.28 (SAPO's too), without DAPO's overlong penalty. Its dynamic
-   sampling is the caller's choice of groups.
-5. |log ρ| is bounded at 20 before the exponential. Beyond it a token has no gradient; e^20 is far
-   outside any clip range, so this only keeps one broken token from overflowing the step's sum.
+Two optional penalties are added: the KL divergence to a reference, token by token under the same
+divisors, and EPO's entropy terms on own tokens (`entropy.py`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-# Natural-log units, see departure 5. e^88 overflows float32; e^20 times any advantage does not.
-MAX_LOG_RATIO = 20.0
+from swarmnode.config import TrainSettings
+from swarmnode.train.batch import MicroBatch, Sample
+from swarmnode.train.objectives.table import OBJECTIVES
+from swarmnode.train.objectives.tokens import Tokens, bounded_exp
 
 
 @dataclass(frozen=True, slots=True)
-class SurrogateTerms:
+class StepSize:
+    """Counts over all samples of a step, the divisors of its loss."""
+
+    own_tokens: int
+    external_tokens: int
+    own_completions: int
+    external_completions: int
+
+
+@dataclass(frozen=True, slots=True)
+class LossTerms:
     """Sums over one micro-batch's tokens; add them up over the step."""
 
-    loss: Tensor  # () the part of the step's loss, already divided by the step's token count
-    clipped_tokens: Tensor  # () int64, tokens whose gradient the clip stops
+    loss: Tensor  # () the part of the step's loss, already divided
+    clipped_tokens: Tensor  # () int64, tokens that the objective clipped or masked
+    reference_kl: Tensor  # () sum of `reference_kl` over the tokens; 0 without a reference
 
 
-def clipped_surrogate(
-    logps: Tensor,
-    old_logps: Tensor,
-    advantages: Tensor,
-    *,
-    step_tokens: int,
-    clip_low: float,
-    clip_high: float,
-) -> SurrogateTerms:
-    """The step's loss over these N tokens, as a share of `step_tokens` completion tokens.
+def step_size(samples: Sequence[Sample]) -> StepSize:
+    """The counts of `samples`."""
+    own = [len(s.completion_ids) for s in samples if not s.external]
+    external = [len(s.completion_ids) for s in samples if s.external]
+    return StepSize(sum(own), sum(external), len(own), len(external))
 
-    `logps` (differentiable), `old_logps` and `advantages` are (N,), the advantage being that of
-    the token's completion. `old_logps` is treated as a constant.
+
+def tokens_of(batch: MicroBatch, logps: Tensor, old_logps: Tensor) -> Tokens:
+    """What an objective is given: `logps` (N,), differentiable, and `old_logps` (N,) of `batch`."""
+    rows = batch.token_rows
+    old_logps = old_logps.detach()
+    sampler_logps = torch.where(batch.sampler_logps.isnan(), old_logps, batch.sampler_logps)
+    lengths = batch.completion_mask.sum(dim=1)
+    sums = torch.zeros_like(batch.advantages).to(old_logps).index_add(0, rows, sampler_logps)
+    # Peers state a mean per token of their tokenizer.
+    stated = batch.external & ~batch.sampler_mean_logps.isnan()
+    return Tokens(
+        logps=logps,
+        old_logps=old_logps,
+        sampler_logps=sampler_logps,
+        sampler_sums=torch.where(stated, batch.sampler_mean_logps * lengths, sums),
+        advantages=batch.advantages[rows],
+        rows=rows,
+        external=batch.external[rows],
+        lengths=lengths,
+    )
+
+
+def step_loss(
+    tokens: Tokens,
+    size: StepSize,
+    settings: TrainSettings,
+    reference_logps: Tensor | None = None,
+) -> LossTerms:
+    """This micro-batch's part of the loss of a step of `size`, by `settings.objective`.
+
+    `reference_logps` (N,) are those of the reference policy; without them there is no KL term.
     """
-    log_ratio = (logps - old_logps.detach()).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-    ratio = log_ratio.exp()
-    clipped_ratio = ratio.clamp(1 - clip_low, 1 + clip_high)
-    objective = ratio * advantages
-    clipped_objective = clipped_ratio * advantages
-    loss = -torch.minimum(objective, clipped_objective).sum() / step_tokens
-    return SurrogateTerms(loss, (clipped_objective < objective).sum())
+    objective = OBJECTIVES[settings.objective]
+    terms = objective.terms(tokens, settings)
+    losses, kl = terms.losses, terms.losses.new_zeros(())
+    if reference_logps is not None:
+        token_kl = reference_kl(tokens.logps, reference_logps, settings.max_log_ratio)
+        losses, kl = losses + settings.kl_weight * token_kl, token_kl.detach().sum()
+    if objective.average == "completions":
+        losses = losses / tokens.lengths[tokens.rows]
+    own, external = _divisors(objective.average, size, settings.length_tokens)
+    if settings.external_weight is None:
+        loss = losses.sum() / (own + external)
+    else:
+        # A part that is empty here adds an exact 0; one that is empty in the step is divided by 1.
+        own_sum = losses.masked_fill(tokens.external, 0.0).sum()
+        external_sum = losses.masked_fill(~tokens.external, 0.0).sum()
+        loss = own_sum / max(own, 1) + settings.external_weight * external_sum / max(external, 1)
+    return LossTerms(loss, terms.clipped.sum(), kl)
+
+
+def reference_kl(logps: Tensor, reference_logps: Tensor, max_log_ratio: float) -> Tensor:
+    """Per-token estimate of KL(π ‖ reference), ≥ 0: e^d − d − 1 with d = log π_ref − log π.
+
+    The k3 estimate of GRPO (arXiv 2402.03300). Unbiased in value for tokens that π sampled; on
+    peers' tokens it is only a penalty that is least where the two agree. d is held within
+    ±`max_log_ratio` in the exponential.
+    """
+    difference = reference_logps.detach() - logps
+    return bounded_exp(difference, max_log_ratio) - difference - 1
+
+
+def _divisors(average: str, size: StepSize, length_tokens: int) -> tuple[int, int]:
+    """Of the own and of the external part."""
+    if average == "tokens":
+        return size.own_tokens, size.external_tokens
+    scale = length_tokens if average == "length" else 1
+    return scale * size.own_completions, scale * size.external_completions

@@ -1,8 +1,8 @@
 """One round's update of the policy: samples in, optimiser step taken or refused, report out.
 
 The flow of `Trainer.step`: samples → micro-batches → log-probabilities → loss → gradients summed
-over the step → one AdamW step per epoch. The loss is normalised by the completion tokens of the
-whole step, so it does not depend on how memory forced the samples to be split.
+over the step → one AdamW step per epoch. The loss is divided by counts of the whole step, so it
+does not depend on how memory forced the samples to be split.
 
 The model is trained in evaluation mode (no dropout: the sampler had none) and in the dtype it was
 loaded in, without autocast; weights below float32 have float32 masters (`optimizer.py`). It does
@@ -10,8 +10,9 @@ not choose samples, compute advantages or touch the disk.
 """
 
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -19,19 +20,27 @@ from torch import Tensor, nn
 
 from swarmnode.config import TrainSettings
 from swarmnode.errors import SwarmNodeError
+from swarmnode.train.advantage import without_outliers
 from swarmnode.train.batch import MicroBatch, Sample, pack, split
-from swarmnode.train.logprob import Shortcuts, completion_logps, measure
-from swarmnode.train.loss import clipped_surrogate
+from swarmnode.train.entropy import entropy_loss
+from swarmnode.train.logprob import Shortcuts, TokenStatistics, completion_logps, measure
+from swarmnode.train.loss import LossTerms, StepSize, step_loss, step_size, tokens_of
+from swarmnode.train.measured import PassSums, add_up, measure_batch
 from swarmnode.train.optimizer import MasterAdamW
+from swarmnode.train.reference import Reference
+from swarmnode.train.weights import persistent_tensors, require_alike
+
+# In a checkpoint beside the optimiser's tensors; only where the entropy corridor is on.
+ENTROPY_HISTORY = "entropy_history"
 
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
     """What one call of `Trainer.step` did. None: not measured, or not a finite number.
 
-    `loss`, `entropy`, `kl_own` and `kl_external` are of the first epoch, that is of the policy
-    before the step; `clip_ratio` is the share of tokens whose gradient the clip stopped, over all
-    epochs; `grad_norm` is before clipping, the largest of the epochs. Logarithms are natural.
+    `loss`, `entropy` and the divergences are of the first epoch, that is of the policy before the
+    step; `clip_ratio` is the share of tokens that the objective clipped or masked, over all epochs;
+    `grad_norm` is before clipping, the largest of the epochs. Logarithms are natural.
     """
 
     loss: float | None
@@ -50,6 +59,8 @@ class StepReport:
     micro_batches: int  # forward and backward passes, over all epochs
     optimizer_steps: int  # taken: equals the epochs unless skipped
     skipped: Literal["no-samples", "non-finite"] | None
+    kl_reference: float | None = None  # mean per token, k3 estimate; None without a reference
+    outliers: int = 0  # samples whose advantage the 3 σ filter set to 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +94,9 @@ class Trainer:
         self._optimizer = MasterAdamW(model, settings)
         self._micro_batch_tokens = settings.micro_batch_tokens
         self._shortcuts: Shortcuts | None = None  # measured in the first pass
+        self._reference = Reference(model, temperature) if settings.kl_weight > 0 else None
+        # Mean entropies of own tokens, newest last; empty unless the corridor is on.
+        self._entropy_history: deque[float] = deque(maxlen=settings.entropy_window)
 
     def step(self, samples: Sequence[Sample]) -> StepReport:
         """Trains once on `samples` and reports; leaves the model in evaluation mode.
@@ -93,23 +107,30 @@ class Trainer:
         `SwarmNodeError` when a single sample does not fit.
         """
         self._model.eval()
-        old_logps: dict[int, Tensor] = {}  # sample → (its tokens,), the policy before the step
+        samples, outliers = self._without_outliers(samples)
+        anchors: dict[int, _Anchor] = {}  # by sample
         passes: list[_Pass] = []
         for _ in range(self._settings.epochs if samples else 0):
-            totals = self._accumulate_within_memory(samples, old_logps, first=not passes)
-            grad_norm = self._optimizer.step() if math.isfinite(totals.loss) else None
-            passes.append(_Pass(totals, grad_norm))
+            sums = self._accumulate_within_memory(samples, anchors, first=not passes)
+            grad_norm = self._optimizer.step() if math.isfinite(sums.loss) else None
+            passes.append(_Pass(sums, grad_norm))
             if grad_norm is None:
                 self._optimizer.clear_gradients()
                 break
             self.policy_version += 1
-        return _report(samples, passes)
+        report = _report(samples, passes, outliers, has_reference=self._reference is not None)
+        self._remember_entropy(report, passes)
+        return report
 
     def state(self) -> TrainerState:
         """Everything `load_state` needs to continue bit for bit."""
+        optimizer = self._optimizer.state()
+        if self._entropy_history:
+            history = torch.tensor(list(self._entropy_history), dtype=torch.float64)
+            optimizer[ENTROPY_HISTORY] = history
         return TrainerState(
-            model=_persistent_tensors(self._model),
-            optimizer=self._optimizer.state(),
+            model=persistent_tensors(self._model),
+            optimizer=optimizer,
             policy_version=self.policy_version,
         )
 
@@ -118,27 +139,40 @@ class Trainer:
 
         Raises `SwarmNodeError`, with the model unchanged, when it is of another model or dtype.
         """
-        own = _persistent_tensors(self._model)
-        for name in sorted(own.keys() | state.model.keys()):
-            if _kind(own.get(name)) != _kind(state.model.get(name)):
-                raise SwarmNodeError(
-                    f"the checkpoint is of another model: {name} is {_kind(state.model.get(name))} "
-                    f"there and {_kind(own.get(name))} here"
-                )
-        self._optimizer.load_state(state.optimizer)
+        own = persistent_tensors(self._model)
+        require_alike(own, state.model)
+        optimizer = dict(state.optimizer)
+        history = optimizer.pop(ENTROPY_HISTORY, None)
+        self._optimizer.load_state(optimizer)
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(state.model[name])
         self.policy_version = state.policy_version
+        self._entropy_history.clear()
+        if history is not None and self._settings.entropy_corridor > 0:
+            self._entropy_history.extend(history.tolist())
+
+    def _without_outliers(self, samples: Sequence[Sample]) -> tuple[Sequence[Sample], int]:
+        """The samples with outlying advantages set to 0, and how many those are."""
+        before = [s.advantage for s in samples]
+        after = without_outliers(before, self._settings.max_advantage_sigmas)
+        changed = [replace(s, advantage=a) for s, a in zip(samples, after, strict=True)]
+        outliers = sum(a == 0 != b for a, b in zip(after, before, strict=True))
+        return changed if outliers else samples, outliers
+
+    def _remember_entropy(self, report: StepReport, passes: Sequence["_Pass"]) -> None:
+        """Adds a step taken to the history that the corridor lies around."""
+        if self._settings.entropy_corridor > 0 and report.optimizer_steps and report.tokens_own:
+            self._entropy_history.append(passes[0].sums.own_entropy / report.tokens_own)
 
     def _accumulate_within_memory(
-        self, samples: Sequence[Sample], old_logps: dict[int, Tensor], *, first: bool
-    ) -> "_Totals":
+        self, samples: Sequence[Sample], anchors: "dict[int, _Anchor]", *, first: bool
+    ) -> PassSums:
         """`_accumulate`, again with half the micro-batch as long as the device runs out."""
         longest = max(s.length for s in samples)
         while True:
             try:
-                return self._accumulate(samples, old_logps, first=first)
+                return self._accumulate(samples, anchors, first=first)
             except torch.OutOfMemoryError as error:
                 self._optimizer.clear_gradients()
                 if self._micro_batch_tokens <= longest:
@@ -153,121 +187,112 @@ class Trainer:
                 torch.cuda.empty_cache()
 
     def _accumulate(
-        self, samples: Sequence[Sample], old_logps: dict[int, Tensor], *, first: bool
-    ) -> "_Totals":
-        """Adds the gradients of the whole step up. The first pass fills `old_logps`."""
-        settings = self._settings
+        self, samples: Sequence[Sample], anchors: "dict[int, _Anchor]", *, first: bool
+    ) -> PassSums:
+        """Adds the gradients of the whole step up. The first pass fills `anchors`."""
         self._optimizer.clear_gradients()  # what an interrupted step may have left
         device = next(self._model.parameters()).device
-        if self._shortcuts is None:
-            self._shortcuts = measure(self._model)
-        step_tokens = sum(len(s.completion_ids) for s in samples)
-        sums: list[Tensor] = []
+        size = step_size(samples)
+        summands: list[Tensor] = []
         for indices in split([s.length for s in samples], self._micro_batch_tokens):
             batch = pack(samples, indices, self._pad_token_id, device)
-            tokens = completion_logps(
-                self._model,
-                batch.input_ids,
-                batch.attention_mask,
-                batch.completion_mask,
-                shortcuts=self._shortcuts,
-                temperature=self._temperature,
-            )
-            logps = tokens.logps.detach()
+            statistics = self._statistics(batch)
             if first:
-                counts = [len(samples[i].completion_ids) for i in indices]
-                old_logps.update(zip(indices, torch.split(logps, counts), strict=True))
-            terms = clipped_surrogate(
-                tokens.logps,
-                torch.cat([old_logps[i] for i in indices]),
-                batch.advantages[batch.token_rows],
-                step_tokens=step_tokens,
-                clip_low=settings.clip_low,
-                clip_high=settings.clip_high,
-            )
+                anchors.update(self._anchored(batch, statistics.logps))
+            terms = self._loss(batch, statistics, [anchors[i] for i in indices], size)
             torch.autograd.backward(terms.loss)
             self._optimizer.collect_gradients()
-            measured = (terms.loss.detach(), terms.clipped_tokens, tokens.entropies.sum())
-            sums.append(torch.stack([x.float() for x in (*measured, *_divergences(batch, logps))]))
-        # One read per pass: each would wait for the GPU.
-        return _Totals(len(sums), *torch.stack(sums).sum(dim=0).tolist())
+            summands.append(measure_batch(batch, terms, statistics))
+        return add_up(summands)
+
+    def _statistics(self, batch: MicroBatch) -> TokenStatistics:
+        """Log-probabilities and entropies of the batch under the model in training."""
+        if self._shortcuts is None:
+            self._shortcuts = measure(self._model)
+        return completion_logps(
+            self._model,
+            batch.input_ids,
+            batch.attention_mask,
+            batch.completion_mask,
+            shortcuts=self._shortcuts,
+            temperature=self._temperature,
+        )
+
+    def _anchored(self, batch: MicroBatch, logps: Tensor) -> "dict[int, _Anchor]":
+        """The anchors of the batch's samples: `logps` (N,), and the reference's."""
+        counts = list(batch.completion_lengths)
+        old = torch.split(logps.detach(), counts)
+        reference: Sequence[Tensor | None] = [None] * len(counts)
+        if self._reference is not None:
+            assert self._shortcuts is not None  # measured before the first pass
+            reference = torch.split(self._reference.logps(batch, self._shortcuts), counts)
+        return dict(zip(batch.sample_indices, map(_Anchor, old, reference), strict=True))
+
+    def _loss(
+        self,
+        batch: MicroBatch,
+        statistics: TokenStatistics,
+        anchors: Sequence["_Anchor"],
+        size: StepSize,
+    ) -> LossTerms:
+        """The batch's part of the step's loss, entropy terms included."""
+        settings = self._settings
+        reference = [a.reference_logps for a in anchors if a.reference_logps is not None]
+        tokens = tokens_of(batch, statistics.logps, torch.cat([a.old_logps for a in anchors]))
+        terms = step_loss(tokens, size, settings, torch.cat(reference) if reference else None)
+        if settings.entropy_bonus == settings.entropy_corridor == 0:
+            return terms
+        history = self._entropy_history
+        past = sum(history) / len(history) if history else None
+        entropy = entropy_loss(tokens, statistics.entropies, size.own_tokens, past, settings)
+        return replace(terms, loss=terms.loss + entropy)
 
 
 @dataclass(frozen=True, slots=True)
-class _Totals:
-    """Sums over one epoch."""
+class _Anchor:
+    """One sample's log-probabilities under policies that stay put during a step."""
 
-    micro_batches: int
-    loss: float
-    clipped_tokens: float
-    entropy: float
-    kl_own: float
-    kl_own_tokens: float
-    kl_external: float
-    kl_external_samples: float
+    old_logps: Tensor  # (its tokens,) the policy before the step
+    reference_logps: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Pass:
-    totals: _Totals
+    sums: PassSums
     grad_norm: float | None  # None: the optimiser step was refused
 
 
-def _divergences(batch: MicroBatch, logps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Sum and count of `StepReport.kl_own` (tokens) and of `kl_external` (completions)."""
-    own = ~batch.external[batch.token_rows] & ~batch.sampler_logps.isnan()  # (N,)
-    token_gaps = (batch.sampler_logps - logps)[own]
-    ones = torch.ones_like(logps)
-    row_logps = torch.zeros_like(batch.advantages).to(logps).index_add(0, batch.token_rows, logps)
-    row_tokens = torch.zeros_like(row_logps).index_add(0, batch.token_rows, ones)
-    external = batch.external & ~batch.sampler_mean_logps.isnan()  # (B,)
-    row_gaps = (batch.sampler_mean_logps - row_logps / row_tokens)[external]
-    return token_gaps.sum(), own.sum(), row_gaps.sum(), external.sum()
-
-
-def _report(samples: Sequence[Sample], passes: Sequence[_Pass]) -> StepReport:
-    own = sum(len(s.completion_ids) for s in samples if not s.external)
-    external = sum(len(s.completion_ids) for s in samples if s.external)
+def _report(
+    samples: Sequence[Sample], passes: Sequence[_Pass], outliers: int, *, has_reference: bool
+) -> StepReport:
+    size = step_size(samples)
+    tokens = size.own_tokens + size.external_tokens
     norms = [p.grad_norm for p in passes if p.grad_norm is not None]
     skipped: Literal["no-samples", "non-finite"] | None = None
     if len(norms) < len(passes):
         skipped = "non-finite"
     elif not passes:
         skipped = "no-samples"
-    first = passes[0].totals if passes else None
-    clipped = sum(p.totals.clipped_tokens for p in passes)
+    first = passes[0].sums if passes else None
+    clipped = sum(p.sums.clipped_tokens for p in passes)
     return StepReport(
         loss=_mean(first.loss, 1) if first else None,
         grad_norm=max(norms, default=None),
-        entropy=_mean(first.entropy, own + external) if first else None,
-        clip_ratio=_mean(clipped, (own + external) * len(passes)),
+        entropy=_mean(first.entropy, tokens) if first else None,
+        clip_ratio=_mean(clipped, tokens * len(passes)),
         kl_own=_mean(first.kl_own, first.kl_own_tokens) if first else None,
         kl_external=_mean(first.kl_external, first.kl_external_samples) if first else None,
-        tokens_own=own,
-        tokens_external=external,
+        tokens_own=size.own_tokens,
+        tokens_external=size.external_tokens,
         samples=len(samples),
-        micro_batches=sum(p.totals.micro_batches for p in passes),
+        micro_batches=sum(p.sums.micro_batches for p in passes),
         optimizer_steps=len(norms),
         skipped=skipped,
+        kl_reference=_mean(first.reference_kl, tokens) if first and has_reference else None,
+        outliers=outliers,
     )
 
 
 def _mean(total: float, count: float) -> float | None:
     """None for an empty mean, and for a value that JSON cannot carry."""
     return total / count if count and math.isfinite(total) else None
-
-
-def _persistent_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The model's parameters and persistent buffers; of tied ones the first name only."""
-    tensors: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    # keep_vars gives the parameters themselves, so tied ones are the same object.
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            tensors[name] = tensor.detach()
-    return tensors
-
-
-def _kind(tensor: Tensor | None) -> str:
-    return "absent" if tensor is None else f"{tensor.dtype} {tuple(tensor.shape)}"

@@ -32,6 +32,7 @@ def test_pack_pads_right_and_marks_completions() -> None:
     assert batch.input_ids.tolist() == [[3, 4, 0, 0, 0], [5, 6, 7, 8, 9]]
     assert batch.attention_mask.tolist() == [[1, 1, 0, 0, 0], [1, 1, 1, 1, 1]]
     assert batch.completion_mask.int().tolist() == [[0, 1, 0, 0, 0], [0, 0, 1, 1, 1]]
+    assert batch.completion_lengths == (1, 3)
     assert batch.token_rows.tolist() == [0, 1, 1, 1]
     assert batch.advantages.tolist() == [-1.0, 0.5]
     assert batch.external.tolist() == [True, False]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from swarmnode.config import TrainSettings
 from swarmnode.errors import SwarmNodeError
 from swarmnode.train.batch import Sample
+from swarmnode.train.objectives.table import OBJECTIVES
 from swarmnode.train.trainer import StepReport, Trainer
 
 Tiny = Callable[..., nn.Module]
@@ -71,6 +72,145 @@ def test_result_does_not_depend_on_the_split(
     assert one.grad_norm == pytest.approx(many.grad_norm, rel=1e-9)
     assert one.clip_ratio == many.clip_ratio
     torch.testing.assert_close(weights(whole), weights(pieces), rtol=1e-7, atol=1e-9)
+
+
+def with_sampler(samples: list[Sample]) -> list[Sample]:
+    """The same with log-probabilities of a sampler that is near, but not, the policy."""
+    return [
+        dataclasses.replace(s, sampler_mean_logp=-3.5)
+        if s.external
+        else dataclasses.replace(s, sampler_logps=(-3.0,) * len(s.completion_ids))
+        for s in samples
+    ]
+
+
+EXTRAS = {"kl_weight": 0.1, "entropy_bonus": 0.01, "entropy_corridor": 0.1}
+
+
+@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
+@pytest.mark.parametrize("extras", [{}, EXTRAS | {"external_weight": 0.5}], ids=["plain", "extras"])
+def test_no_objective_depends_on_the_split(
+    tiny: Tiny, draw_samples: Draw, objective: str, extras: dict[str, float]
+) -> None:
+    samples = with_sampler(draw_samples(seed=4, count=4))
+    results = []
+    for budget_tokens in (10_000, 20):
+        model = tiny("gpt2").double()
+        settings = TrainSettings(
+            lr=1e-2, epochs=2, objective=objective, micro_batch_tokens=budget_tokens, **extras
+        )
+        trainer = Trainer(model, settings, pad_token_id=0)
+        reports = [trainer.step(samples) for _ in range(2)]  # the second has an entropy history
+        results.append((reports[1], weights(model)))
+    (one, whole), (many, pieces) = results
+    assert many.micro_batches > one.micro_batches
+    assert one.loss == pytest.approx(many.loss, rel=1e-5, abs=1e-6)
+    assert one.grad_norm == pytest.approx(many.grad_norm, rel=1e-7)
+    assert one.clip_ratio == many.clip_ratio
+    torch.testing.assert_close(whole, pieces, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
+def test_every_objective_moves_towards_the_better_token(tiny: Tiny, objective: str) -> None:
+    model = tiny("llama-tied")
+    trainer = Trainer(model, TrainSettings(lr=1e-3, objective=objective), pad_token_id=0)
+    prompt = (3, 4, 5)
+    before = probabilities(model, prompt)
+    samples = [
+        Sample(prompt, (10,), 1.0, external=False),
+        Sample(prompt, (11,), -1.0, external=True),
+    ]
+    for _ in range(3):
+        assert trainer.step(samples).skipped is None
+    after = probabilities(model, prompt)
+    assert after[10] > before[10]
+    assert after[11] < before[11]
+
+
+def test_separate_divisors_keep_long_foreign_completions_from_pushing_own_aside(
+    tiny: Tiny,
+) -> None:
+    # Joint: own −1 · 1/10. Separate with λ = 1: −1 and −9/9, so own has half the loss.
+    samples = [
+        Sample((3,), (4,), 1.0, external=False),
+        Sample((3,), (5, 6, 7, 8, 9, 10, 11, 12, 13), 1.0, external=True),
+    ]
+    assert train(tiny("llama"), samples).loss == pytest.approx(-1.0)
+    assert train(tiny("llama"), samples, external_weight=1.0).loss == pytest.approx(-2.0)
+    assert train(tiny("llama"), samples, external_weight=0.0).loss == pytest.approx(-1.0)
+    # λ = 0: the foreign completion leaves no trace.
+    alone, beside = tiny("llama"), tiny("llama")
+    train(alone, samples[:1], lr=1e-3)
+    train(beside, samples, lr=1e-3, external_weight=0.0)
+    torch.testing.assert_close(weights(alone), weights(beside), rtol=1e-5, atol=1e-6)
+
+
+def test_the_reference_is_the_model_the_run_started_from(tiny: Tiny, draw_samples: Draw) -> None:
+    samples = draw_samples(seed=4, count=4)
+    settings = TrainSettings(lr=1e-3, kl_weight=0.1)
+    first = Trainer(tiny("llama"), settings, pad_token_id=0)
+    reports = [first.step(samples) for _ in range(3)]
+    assert reports[0].kl_reference == pytest.approx(0.0, abs=1e-6)
+    assert reports[1].kl_reference is not None
+    assert reports[2].kl_reference is not None
+    assert reports[2].kl_reference > reports[1].kl_reference > 1e-4
+    # A resumed run starts from the same weights and then loads: its reference is the same.
+    second = Trainer(tiny("llama"), settings, pad_token_id=0)
+    second.load_state(first.state())
+    assert second.step(samples) == first.step(samples)
+    assert train(tiny("llama"), samples).kl_reference is None
+
+
+def test_the_kl_term_holds_the_policy_near_the_reference(tiny: Tiny, draw_samples: Draw) -> None:
+    samples = draw_samples(seed=4, count=4)
+    distances = []
+    for kl_weight in (1e-9, 10.0):
+        settings = TrainSettings(lr=3e-3, kl_weight=kl_weight)
+        trainer = Trainer(tiny("llama"), settings, pad_token_id=0)
+        distances.append([trainer.step(samples).kl_reference for _ in range(6)][-1])
+    assert distances[1] < 0.5 * distances[0]
+
+
+def test_an_outlying_advantage_is_set_to_zero_and_counted(tiny: Tiny) -> None:
+    # One 1 and twelve 0: sqrt(12) = 3.46 σ.
+    samples = [Sample((3,), (4,), float(i == 0), external=False) for i in range(13)]
+    off, on = tiny("llama"), tiny("llama")
+    before = weights(on)
+    assert train(off, samples, lr=1e-2).outliers == 0
+    assert train(on, samples, lr=1e-2, max_advantage_sigmas=3.0).outliers == 1
+    torch.testing.assert_close(weights(on), before, rtol=0, atol=0)
+    assert not torch.equal(weights(off)["lm_head.weight"], before["lm_head.weight"])
+
+
+def test_the_entropy_bonus_raises_entropy(tiny: Tiny) -> None:
+    reports = []
+    model = tiny("llama")
+    trainer = Trainer(model, TrainSettings(lr=1e-3, entropy_bonus=1.0), pad_token_id=0)
+    # On-policy draws, as the estimate wants them.
+    torch.manual_seed(0)
+    for _ in range(12):
+        tokens = torch.multinomial(probabilities(model, (3, 4)), 32, replacement=True).tolist()
+        samples = [Sample((3, 4), (t,), 0.0, external=False) for t in tokens]
+        reports.append(trainer.step(samples).entropy)
+    assert reports[-1] > reports[0] + 0.1
+
+
+def test_the_entropy_history_is_resumed(tiny: Tiny, draw_samples: Draw) -> None:
+    samples = draw_samples(seed=1, count=5)
+    settings = TrainSettings(lr=1e-2, entropy_corridor=0.5, entropy_low=0.999, entropy_high=1.001)
+    first = Trainer(tiny("llama"), settings, pad_token_id=0)
+    for _ in range(3):
+        first.step(samples)
+    assert first.state().optimizer["entropy_history"].shape == (3,)
+    second = Trainer(tiny("llama", initializer_range=0.1), settings, pad_token_id=0)
+    second.step(draw_samples(seed=9, count=5))
+    second.load_state(first.state())
+    assert second.step(samples) == first.step(samples)
+    # Off, the history is neither kept nor in the way.
+    plain = Trainer(tiny("llama"), TrainSettings(lr=1e-2), pad_token_id=0)
+    plain.load_state(first.state())
+    plain.step(samples)
+    assert "entropy_history" not in plain.state().optimizer
 
 
 def test_loss_is_the_token_mean_of_minus_advantage(tiny: Tiny) -> None:
