@@ -10,6 +10,7 @@ install: $(STAMP)
 
 # pip's `-c` pins what CI tested; without it a newer torch would bring gigabytes of CUDA.
 $(STAMP): pyproject.toml constraints.txt
+	@echo "installing into $(VENV): a few minutes, once"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $(STAMP)

@@ -36,6 +36,9 @@ from swarmnode.train.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
+# In the run directory: how others reached this node when it last ran, one address a line.
+ADDRESSES = "addresses.txt"
+
 MakeTransport = Callable[[Identity, bytes, str], Transport]
 """(identity, swarm id, model label) → the network, not yet open."""
 
@@ -84,8 +87,7 @@ def assemble(
     transport = make_transport(identity, swarm_hash, policy.label)
     closing.callback(transport.close)
     transport.open()
-    for address in transport.status().addresses:
-        log.info("listening address=%s", address)
+    _tell_addresses(transport, directory)
     exchange = Exchange(
         transport,
         settings.sharing,
@@ -135,6 +137,16 @@ def make_generator(
         temperature=settings.generate.temperature,
         seed=seed,
     )
+
+
+def _tell_addresses(transport: Transport, directory: RunDirectory) -> None:
+    """Logs and writes down how others reach this node, the most useful address first."""
+    addresses = sorted(transport.status().addresses, key=lambda a: "/127.0.0.1/" in a)
+    for address in addresses:
+        log.info("listening address=%s", address)
+    if addresses:
+        log.info("others join with: swarmnode join --peer %s", addresses[0])
+    directory.write(ADDRESSES, "".join(f"{address}\n" for address in addresses))
 
 
 def _open_metrics(settings: Settings, swarm: Manifest, label: str, closing: ExitStack) -> Metrics:

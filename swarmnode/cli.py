@@ -43,8 +43,10 @@ def main() -> NoReturn:
     except typer.Abort:
         _fail("aborted", 130)
     except TyperException as error:
-        hint = "" if "\n" in error.format_message() else " (--help shows what is allowed)"
-        _fail(error.format_message() + hint, error.exit_code)
+        message = error.format_message()
+        if not message:  # no command was given: the help has been printed
+            sys.exit(error.exit_code)
+        _fail(f"{message} (--help shows what is allowed)", error.exit_code)
     sys.exit(result if type(result) is int else 0)
 
 

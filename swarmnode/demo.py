@@ -27,6 +27,7 @@ from swarmnode.errors import SwarmNodeError
 from swarmnode.identity import load_or_create
 from swarmnode.run_directory import read_rows
 from swarmnode.summary import check, summarise
+from swarmnode.terminal import above
 
 logger = logging.getLogger(__name__)
 
@@ -115,8 +116,9 @@ def _watch(swarm: Sequence[_NodeProcess], rounds: int) -> bool:
     on_terminal = sys.stderr.isatty()
     shown_at = 0.0
     try:
-        with Live(console=Console(stderr=True), auto_refresh=False) as live:
-            log.setup()  # only now sys.stderr prints above the table instead of through it
+        console = Console(stderr=True)
+        with Live(console=console, auto_refresh=False) as live:
+            log.setup(stream=above(console) if on_terminal else None)
             while not all(node.done for node in swarm):
                 time.sleep(_POLL_S)
                 for node in swarm:

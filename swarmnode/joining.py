@@ -1,13 +1,16 @@
 """What `swarmnode join` does: settings and run directory from flags, then one node to its end."""
 
 import logging
+import re
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
@@ -21,6 +24,7 @@ from swarmnode.manifest import Manifest
 from swarmnode.report import RoundReport
 from swarmnode.run_directory import RunDirectory, first_free
 from swarmnode.swarm.transport import Transport
+from swarmnode.terminal import above
 
 logger = logging.getLogger(__name__)
 
@@ -58,9 +62,9 @@ def _run(settings: Settings, swarm: Manifest, directory: RunDirectory) -> int:
         log.setup(directory.log)
         return _run_node(settings, swarm, directory, lambda r: logger.info("%s", round_line(r)))
     try:
-        with Live(console=Console(stderr=True), refresh_per_second=4) as live:
-            # Inside: only now sys.stderr prints above the live line instead of through it.
-            log.setup(directory.log)
+        console = Console(stderr=True)
+        with Live(console=console, refresh_per_second=4) as live:
+            log.setup(directory.log, above(console))
             return _run_node(settings, swarm, directory, lambda r: live.update(Text(round_line(r))))
     finally:
         log.setup(directory.log)
@@ -82,6 +86,9 @@ def _run_node(
     try:
         node.open()
         stopped_by = node.run(on_report)
+    except KeyboardInterrupt:
+        logger.warning("stopped at once; the last checkpoint is kept in %s", directory.path)
+        return 130
     finally:
         node.close()
     return 130 if stopped_by == signal.SIGINT else 0
@@ -119,7 +126,27 @@ def _transport(
         software=f"swarmnode {metadata.version('swarmnode')}",
         model_label=label,
     )
-    return HivemindTransport(directory.identity, identity.peer_id, hello, settings.network)
+    network = settings.network
+    if network.port == 0:
+        network = msgspec.structs.replace(network, port=_last_port(directory, network.host))
+    return HivemindTransport(directory.identity, identity.peer_id, hello, network)
+
+
+def _last_port(directory: RunDirectory, host: str) -> int:
+    """The port of this run's last start if it is free again, so that peers find the node; or 0."""
+    try:
+        found = re.search(r"/tcp/(\d+)/", (directory.path / "addresses.txt").read_text())
+    except OSError:
+        return 0
+    port = int(found[1]) if found else 0
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        with socket.socket(family, kind) as one:
+            try:
+                one.bind((host, port))
+            except OSError:
+                return 0
+    return port
 
 
 def _settings(
@@ -137,7 +164,7 @@ def _default_run_name(flags: dict[str, dict[str, Any]], settings_file: Path | No
     settings = config.load(settings_file, {key: flags[key] for key in ("", "model")})
     swarm = manifest.load(settings.swarm or default_swarm(settings.model.name))
     model = Path(settings.model.name).name.lower()
-    return model if model == swarm.name else f"{swarm.name}-{model}"
+    return f"join-{model}" if model == swarm.name else f"join-{swarm.name}-{model}"
 
 
 def _check_resume(directory: RunDirectory, resume: bool) -> None:

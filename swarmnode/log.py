@@ -7,19 +7,18 @@ wrote is logged only through `quoted`.
 import logging
 import sys
 from pathlib import Path
+from typing import TextIO
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 _MAX_QUOTED = 80
 
 
-def setup(file: Path | None = None, *, console: bool = True) -> None:
-    """Sends the package's log to stderr and, if given, appends it to `file`.
+def setup(file: Path | None = None, stream: TextIO | None = None) -> None:
+    """Sends the package's log to `stream` (stderr) and, if given, appends it to `file`.
 
     Other libraries are heard from WARNING on. May be called again; the latest call holds.
     """
-    handlers: list[logging.Handler] = []
-    if console:
-        handlers.append(logging.StreamHandler(sys.stderr))
+    handlers: list[logging.Handler] = [logging.StreamHandler(stream or sys.stderr)]
     if file is not None:
         handlers.append(logging.FileHandler(file, encoding="utf-8"))
     logging.basicConfig(level=logging.WARNING, format=_FORMAT, handlers=handlers, force=True)

@@ -5,9 +5,10 @@ One round, on the main thread, waiting for no peer (`Node.run_round`):
     draw questions → generate → score → publish → take what peers sent → score it ourselves → pool
     → mix own and peers' groups → one training step → hand over the weights → report
 
-The parts start in the order of `assembly.py`. The first SIGINT or SIGTERM finishes the round, saves
-and says goodbye; the second stops at once. A failure of the environment (`SwarmNodeError`) costs
-its round and is counted; `run.max_failed_rounds` in a row stop the node, as does any bug of ours.
+The parts start in the order of `assembly.py`. The first SIGINT, SIGTERM or SIGHUP finishes the
+round, saves and says goodbye; the second stops at once. A failure of the environment
+(`SwarmNodeError`) costs its round and is counted, and the node waits a little longer each time;
+`run.max_failed_rounds` in a row stop it, as does any bug of ours.
 """
 
 import base64
@@ -48,6 +49,11 @@ _CHECKPOINT_SHARE = 0.05
 # A peer's completion may be this many times longer than this node's own limit, in our tokens:
 # tokenizers differ. What is longer is not trained on, so peers cannot fill our memory.
 _LONGEST_EXTERNAL = 2
+# Ctrl-C, a supervisor's request, a terminal that was closed.
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Seconds of rest after a failed round, doubled with every further one: a disk that is full for a
+# moment does not end the node at once.
+_FAILURE_PAUSE_S = 0.5
 # How soon a resting node notices a signal, seconds.
 _REST_STEP_S = 0.1
 
@@ -88,8 +94,8 @@ class Node:
         self._parts: Parts = assemble(
             self._settings, self._swarm, self._directory, self._make_transport, self._closing
         )
-        self._write_run_files()
         self._resume()
+        self._write_run_files()  # after: a refused resume leaves the run's files as they were
         log.info(
             "start round=%d peer_id=%s swarm=%s model=%s",
             self._round, self._parts.identity.peer_id, self._swarm.name, self._parts.policy.label,
@@ -114,10 +120,11 @@ class Node:
                     log.warning("round failed in_a_row=%d error=%s", failures, error)
                     if failures >= self._settings.run.max_failed_rounds:
                         raise
+                    self._rest(_FAILURE_PAUSE_S * 2**failures)
                     continue
                 failures = 0
                 on_report(report)
-                self._rest(report.seconds["total"])
+                self._rest(self._settings.run.min_round_s - report.seconds["total"])
             self._finish()
         return self._stopping
 
@@ -406,9 +413,9 @@ class Node:
     def _is_done(self) -> bool:
         return 0 < self._settings.run.rounds <= self._round
 
-    def _rest(self, spent_s: float) -> None:
-        """Keeps rounds at least `run.min_round_s` apart; a signal ends the rest."""
-        until = time.monotonic() + self._settings.run.min_round_s - spent_s
+    def _rest(self, duration_s: float) -> None:
+        """Does nothing for so long, if it is positive; a signal ends it."""
+        until = time.monotonic() + duration_s
         while self._stopping is None and (left := until - time.monotonic()) > 0:
             time.sleep(min(left, _REST_STEP_S))
 
@@ -426,7 +433,7 @@ class Node:
             self._stopping = number
             log.warning("stopping after this round; once more to stop at once")
 
-        before = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        before = {s: signal.signal(s, on_signal) for s in _STOP_SIGNALS}
         try:
             yield
         finally:

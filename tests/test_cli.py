@@ -174,8 +174,8 @@ def test_two_nodes_in_one_folder_get_directories_of_their_own(tmp_path: Path) ->
     with _running(None, "--offline", cwd=tmp_path):
         result = swarmnode("join", "--offline", "--rounds", 1, *QUICK, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert (tmp_path / "runs/demo/rounds.jsonl").exists()
-    assert len(read_rows(tmp_path / "runs/demo-2/rounds.jsonl")) == 1
+    assert (tmp_path / "runs/join-demo/rounds.jsonl").exists()
+    assert len(read_rows(tmp_path / "runs/join-demo-2/rounds.jsonl")) == 1
 
 
 def test_eval_reads_a_run_a_checkpoint_and_an_exported_model(tmp_path: Path) -> None:
@@ -183,8 +183,7 @@ def test_eval_reads_a_run_a_checkpoint_and_an_exported_model(tmp_path: Path) -> 
     assert swarmnode("join", "--run", run, "--offline", "--rounds", 2, *QUICK).returncode == 0
     found = []
     for target in (run, run / "checkpoints" / "round-00000002", run / "model"):
-        swarm = ("--swarm", "demo")
-        result = swarmnode("eval", target, *swarm, "--questions", 4, "--json")
+        result = swarmnode("eval", target, "--questions", 4, "--json")
         assert result.returncode == 0, result.stderr
         found.append(json.loads(result.stdout))
     assert found[0]["accuracy"].keys() == found[0]["constant_baseline"].keys()

@@ -34,6 +34,7 @@ LAYERS = {
     "swarmnode.log": Layer(),
     "swarmnode.rollout": Layer(),
     "swarmnode.report": Layer(),
+    "swarmnode.terminal": Layer("", "rich"),
     "swarmnode.config": Layer("protocol swarmnode.errors", "msgspec"),
     "swarmnode.manifest": Layer("protocol swarmnode.errors", "msgspec"),
     "swarmnode.identity": Layer("protocol swarmnode.errors", "nacl"),
@@ -71,8 +72,8 @@ LAYERS = {
 COMMAND = Layer(
     "protocol swarmnode.config swarmnode.errors swarmnode.identity swarmnode.joining swarmnode.log "
     "swarmnode.manifest swarmnode.report swarmnode.run_directory swarmnode.summary "
-    "swarmnode.swarm.transport",
-    "rich",
+    "swarmnode.swarm.transport swarmnode.terminal",
+    "rich msgspec",
     "swarmnode",
 )
 COMMANDS = ("joining", "demo", "evaluating", "inspection", "doctor", "status")

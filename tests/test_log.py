@@ -1,6 +1,7 @@
 """What is logged where, and that a stranger's text is one harmless line."""
 
 import doctest
+import io
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +36,7 @@ def test_our_events_go_to_file_and_console(
 
 def test_other_libraries_are_heard_from_warning_on(tmp_path: Path) -> None:
     path = tmp_path / "node.log"
-    log.setup(path, console=False)
+    log.setup(path, io.StringIO())
     logging.getLogger("swarmnode.node").debug("no")
     logging.getLogger("other").info("no")
     logging.getLogger("other").warning("heard")
@@ -46,7 +47,7 @@ def test_other_libraries_are_heard_from_warning_on(tmp_path: Path) -> None:
 def test_the_latest_setup_holds_and_appends(tmp_path: Path) -> None:
     first, second = tmp_path / "first.log", tmp_path / "second.log"
     for path in (first, second, second):
-        log.setup(path, console=False)
+        log.setup(path, io.StringIO())
         logging.getLogger("swarmnode").info("here")
     assert first.read_text().count("here") == 1
     assert second.read_text().count("here") == 2

@@ -21,6 +21,7 @@ from swarmnode.swarm.transport import AnyEvent, PeerNote
 
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 1.0, 30.0  # between dials of one address that fails
 _PROBE_S = 4.0
+_GREETINGS, _GREETING_PAUSE_S = 3, 1.0  # attempts before a person hears of no answer
 _CONNECT_S = 8
 _CHECK_S = 1.0  # between looks whether a dialled peer is still connected; no traffic
 
@@ -100,7 +101,7 @@ class Dialler:
 
     async def _greet(self) -> None:
         try:
-            note = mismatch(self._hello, await greet(self._control, self._peer, self._hello_bytes))
+            note = mismatch(self._hello, await self._their_hello())
         except DaemonError as error:
             why = short_reason(str(error))
             note = f"does not answer the greeting of swarmnode ({why}): is it another program?"
@@ -109,6 +110,16 @@ class Dialler:
         if note and note != self._said:
             self._said = note
             self._emit(PeerNote(self._peer, f"{self.address} {note}"))
+
+    async def _their_hello(self) -> Hello:
+        """The peer's greeting. Asked for again a few times: a node that has just started is
+        reachable a moment before it answers."""
+        for _ in range(_GREETINGS - 1):
+            try:
+                return await greet(self._control, self._peer, self._hello_bytes)
+            except DaemonError:
+                await asyncio.sleep(_GREETING_PAUSE_S)
+        return await greet(self._control, self._peer, self._hello_bytes)
 
     async def _until_lost(self) -> None:
         await asyncio.sleep(2 * _CHECK_S)  # the list of neighbours is that old

@@ -1,0 +1,162 @@
+"""The regimes and arms of the table: fixed here, committed before the runs, changed by no result.
+
+A regime is what the swarm is like; an arm is what every one of its nodes does; a run is one arm in
+one regime with one seed. Within a regime and seed all arms have the same warm start, and a node
+has the same stream of questions in every arm, so that differences are paired.
+
+Departures from the published experiment (arXiv 2509.08721, section 5):
+
+1. A model of 0.26 M parameters and small tasks, 80 rounds, and the learning rate of the demo's
+   settings, 3e-4. It was settled on seed 1 before any table: at 1e-3 every arm tried (8/0, 4/4, 2/6
+   and `alone 2`) collapsed to constant answers, at 3e-4 and 1e-4 a node alone (8/0) learns.
+2. Nodes share their policies' warm start but not their questions, as there; every seed has its own
+   warm start, so that the spread over seeds is that of the whole experiment.
+3. The reward that counts is that of fresh own completions before any filter, and it is a mean:
+   the paper adds up the rewards of I + J rollouts after the peers' were filtered.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+import msgspec
+
+from swarmnode.config import SharingSettings, TrainSettings
+
+BASELINE = "8/0"  # the arm that every other is compared with
+SEEDS = (1, 2, 3, 4, 5)
+QUICK_SEEDS = (1, 2)
+QUICK_ROUNDS = 40
+# Fetched per wanted group: everything that is offered, as the paper's nodes see everything.
+_FETCH_ALL = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Regime:
+    """What a swarm is like.
+
+    `blur_steps` decides how sparse the reward is at the start (`starts.py`): 45 steps leave 2.6 %
+    of seed 1's samples right, 26 steps 11 %. With `delay` k a node sees what its peers generated
+    k rounds before; 0 is the paper's synchronous round. With `one_task` each node draws questions
+    of one task only, node n of task n modulo their number.
+    """
+
+    name: str
+    blur_steps: int
+    delay: int = 0
+    one_task: bool = False
+    nodes: int = 8
+    rounds: int = 80
+    completions: int = 8
+    max_new_tokens: int = 8
+    temperature: float = 1.0
+    lr: float = 3e-4
+    evaluate_every: int = 20
+    evaluate_questions: int = 32  # per task
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """What every node does: `own` questions (I) and at most `external` groups of peers (J) a round.
+
+    `rule` is a name in `simulation.RULES`. `train` and `sharing` change single settings of the
+    node's own sections, so an ablation is one more row.
+
+    Local dynamic sampling, for J = 0: with `fill` the node wants that many groups with signal in
+    each step. It goes on drawing questions until it has them, at most `most` a round; with `hold`
+    it draws `own` a round and keeps groups with signal until there are `fill` of them for a step.
+    """
+
+    name: str
+    rule: Literal["off", "sapo"]
+    own: int
+    external: int = 0
+    fill: int = 0
+    most: int = 0
+    hold: bool = False
+    train: Mapping[str, Any] = field(default_factory=dict)
+    sharing: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def slug(self) -> str:
+        """The name as a folder's."""
+        return self.name.replace("/", "-").replace(" ", "_")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One cell of the table."""
+
+    regime: Regime
+    arm: Arm
+    seed: int
+
+
+REGIMES: Mapping[str, Regime] = MappingProxyType(
+    {
+        regime.name: regime
+        for regime in (
+            Regime("sparse", blur_steps=45),
+            Regime("dense", blur_steps=26),
+            Regime("one_task", blur_steps=45, one_task=True),
+            Regime("stale", blur_steps=45, delay=5),
+        )
+    }
+)
+
+# The controls, all with J = 0. At equal generation a node generates what a node of the I/J arm
+# does, I questions a round, and steps on whatever has a signal (`alone 2`, `alone 4`), or waits
+# for a batch of I + J groups with signal (`alone 2, held to 8`: equal generation and equal
+# training batch at once). At equal training batch it draws until I + J groups have a signal, from
+# at most as many questions as a node of 2/6 sees in a round, 2 own and 7 × 2 of peers
+# (`alone, filled to 8`); what that costs shows per generated token.
+ARMS: Mapping[str, Arm] = MappingProxyType(
+    {
+        arm.name: arm
+        for arm in (
+            Arm(BASELINE, "off", 8),
+            Arm("sapo 6/2", "sapo", 6, 2),
+            Arm("sapo 4/4", "sapo", 4, 4),
+            Arm("sapo 2/6", "sapo", 2, 6),
+            Arm("alone 4", "off", 4),
+            Arm("alone 2", "off", 2),
+            Arm("alone 2, held to 8", "off", 2, fill=8, hold=True),
+            Arm("alone, filled to 8", "off", 8, fill=8, most=16),
+        )
+    }
+)
+
+# Which arms of a regime are in the table; `--arms` asks for others.
+_FEWER = (BASELINE, "sapo 4/4", "sapo 2/6", "alone 2", "alone, filled to 8")
+TABLE: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "sparse": tuple(ARMS),
+        "dense": _FEWER,
+        "one_task": _FEWER,
+        "stale": (BASELINE, "sapo 4/4", "sapo 2/6"),  # alone it is the sparse regime
+    }
+)
+QUICK_TABLE: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"sparse": (BASELINE, "sapo 4/4", "sapo 2/6", "alone 2")}
+)
+
+
+def train_settings(run: Run) -> TrainSettings:
+    """The node's training settings in this run."""
+    changes = {"lr": run.regime.lr, **run.arm.train}
+    return msgspec.convert(changes, TrainSettings)
+
+
+def sharing_settings(run: Run) -> SharingSettings:
+    """The node's sharing settings in this run: what a round does not use is dropped after it, as
+    in the paper, where a round samples from what was generated for it."""
+    changes = {
+        "rule": run.arm.rule,
+        "external": run.arm.external,
+        "publish": max(run.arm.own, run.arm.most),
+        "fetch_factor": _FETCH_ALL,
+        "max_wait_rounds": 0,
+        **run.arm.sharing,
+    }
+    return msgspec.convert(changes, SharingSettings)

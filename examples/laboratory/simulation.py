@@ -1,0 +1,274 @@
+"""The rounds of one run: N nodes with the node's own modules, exchanging groups as text.
+
+A round is that of `node.Node.run_round`, with all nodes in step (`simulate`): every node answers
+its questions, then every node takes from what its peers generated `delay` rounds before, then every
+node trains. Questions, generation, conversion to rollouts, the draw of offers, the pool, the choice
+from it, advantages, samples and the optimiser are the node's. Replaced are the network (a list of
+rollouts by round), the clock (the round's number) and the scorer's process (`world.World.score`).
+
+Deterministic on one thread: chance comes from the run's seed and the node's number alone. In all
+arms of one regime and seed a node draws the same stream of questions.
+"""
+
+import copy
+import hashlib
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from protocol.messages import Item, Rollout
+from protocol.names import question_seed
+from swarmnode.generate.hf import HFGenerator
+from swarmnode.rollout import Completion, Group, Origin, Question
+from swarmnode.samples import samples_of
+from swarmnode.swarm import sampling
+from swarmnode.swarm.admission import Offer
+from swarmnode.swarm.conversion import Arrival, rollouts_of
+from swarmnode.swarm.pool import Pool
+from swarmnode.train.trainer import StepReport, Trainer
+
+from .settings import Run, sharing_settings, train_settings
+from .world import World
+
+# As in `swarmnode.node`: a peer's completion may be twice as long as this node's own limit.
+_LONGEST_EXTERNAL = 2
+_LABEL = "laboratory"
+
+Row = dict[str, Any]
+Choose = Callable[[Sequence[Group], int, random.Random], list[Group]]
+
+# By the name of the arm's rule: which pooled groups a node trains on.
+RULES: Mapping[str, Choose] = MappingProxyType(
+    {"off": lambda groups, count, rng: [], "sapo": sampling.choose_groups}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """One rollout as its author published it, with the rewards that every receiver gives it."""
+
+    offer: Offer
+    question: Question
+    rollout: Rollout
+    rewards: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What a node did with a round."""
+
+    received: Sequence[Group]
+    external: Sequence[Group]  # trained on
+    own: Sequence[Group]  # trained on: with signal
+    step: StepReport
+
+
+def simulate(run: Run, world: World) -> Iterator[tuple[str, Row]]:
+    """Yields ("rounds", row) and ("evaluations", row) as they come; the rows are described in
+    `measures.py`. Evaluations are before the first round, every `evaluate_every` and at the end."""
+    regime = run.regime
+    nodes = [SimulatedNode(number, run, world) for number in range(regime.nodes)]
+    published: list[list[Shared]] = []  # by round
+    start = nodes[0].accuracy()  # equal models: the others' is the same
+    yield "evaluations", {"round": 0, "accuracy": [start] * regime.nodes}
+    for round in range(1, regime.rounds + 1):
+        own = [node.answer() for node in nodes]
+        published.append([
+            shared for node, groups in zip(nodes, own, strict=True)
+            for shared in node.publish(groups, round)
+        ])  # fmt: skip
+        seen = published[round - 1 - regime.delay] if round > regime.delay else []
+        for node in nodes:
+            node.receive(seen, round)
+        learnt = [node.learn(groups, round) for node, groups in zip(nodes, own, strict=True)]
+        yield "rounds", _row(round, own, learnt)
+        if round % regime.evaluate_every == 0 or round == regime.rounds:
+            accuracy = [node.accuracy() for node in nodes]
+            yield "evaluations", {"round": round, "accuracy": accuracy}
+
+
+class SimulatedNode:
+    """One node: its own model, optimiser, generator, pool and chance."""
+
+    def __init__(self, number: int, run: Run, world: World) -> None:
+        self._run = run
+        self._world = world
+        self._sharing = sharing_settings(run)
+        self._train = train_settings(run)
+        self._model = copy.deepcopy(world.model)
+        self._eos_id = int(world.tokenizer.eos_token_id)
+        identity = hashlib.sha256(f"laboratory {run.seed} {number}".encode()).digest()
+        self._author = identity
+        seed = int.from_bytes(identity[:6], "big")
+        self._questions_rng = random.Random(seed)
+        self._sampling_rng = random.Random(seed + 1)
+        self._tasks = practised(run, world, number)
+        self._next_number = 0
+        self._pool = Pool(
+            self._sharing.pool_groups, self._sharing.max_age_s, self._sharing.max_wait_rounds
+        )
+        self._received: list[Group] = []
+        self._held: list[Group] = []
+        self._generator = HFGenerator(
+            self._model,
+            world.prompts,
+            (self._eos_id,),
+            max_new_tokens=run.regime.max_new_tokens,
+            temperature=run.regime.temperature,
+            seed=seed,
+        )
+        pad_id = int(world.tokenizer.pad_token_id)
+        self._trainer = Trainer(self._model, self._train, pad_id, run.regime.temperature)
+
+    def answer(self) -> list[Group]:
+        """This round's own groups, scored, with and without signal: all that was generated."""
+        arm = self._run.arm
+        groups = self._groups(arm.own)
+        while len(groups) < arm.most:
+            missing = arm.fill - sum(group.has_signal for group in groups)
+            if missing <= 0:
+                break
+            groups += self._groups(min(missing, arm.most - len(groups)))
+        return groups
+
+    def publish(self, own: Sequence[Group], round: int) -> list[Shared]:
+        """The rollouts of these groups: text without token ids and their log-probabilities."""
+        shared: list[Shared] = []
+        if self._run.arm.rule == "off":
+            return shared
+        for group in own[: self._sharing.publish]:
+            # The number names the question to those who rebuild it; here it is handed over.
+            for rollout in rollouts_of(group, group.question.seed, _LABEL, float(round)):
+                name = f"{self._author.hex()} {round} {len(shared)}".encode()
+                item = Item(hashlib.sha256(name).digest(), group.question.digest, rollout.seed, 0)
+                rewards = self._world.score(group.question, rollout.texts)
+                offer = Offer(self._author, item, float(round))
+                shared.append(Shared(offer, group.question, rollout, rewards))
+        return shared
+
+    def receive(self, seen: Sequence[Shared], round: int) -> None:
+        """Fetches from what peers offer; pools what has a signal."""
+        sharing = self._sharing
+        offered = {
+            shared.offer.key: shared for shared in seen if shared.offer.author != self._author
+        }
+        wanted = sampling.fetch_count(
+            sharing.external, sharing.fetch_factor, len(self._pool), in_flight=0
+        )
+        offers = [shared.offer for shared in offered.values()]
+        self._received = [
+            _arrived(offered[offer.key], round)
+            for offer in sampling.choose_offers(offers, wanted, self._sampling_rng)
+        ]
+        for group in self._received:
+            if group.has_signal:
+                self._pool.add(group)
+
+    def learn(self, own: Sequence[Group], round: int) -> Learnt:
+        """One step on own groups and on those chosen from the pool."""
+        self._pool.expire(float(round), round)
+        choose = RULES[self._run.arm.rule]
+        external = choose(self._pool.groups(), self._sharing.external, self._sampling_rng)
+        self._pool.take(external)
+        trained = self._batch([group for group in own if group.has_signal])
+        step = self._trainer.step(
+            samples_of(
+                [*trained, *external],
+                advantage=self._train.advantage,
+                encode_prompt=self._world.prompts.encode,
+                encode_text=self._world.codec.encode,
+                eos_id=self._eos_id,
+                max_completion_tokens=_LONGEST_EXTERNAL * self._run.regime.max_new_tokens,
+            )
+        )
+        self._generator.update(self._trainer.policy_version)
+        return Learnt(self._received, external, trained, step)
+
+    def accuracy(self) -> dict[str, float]:
+        """Greedy accuracy on the held-out questions, by task."""
+        questions = [question for asked in self._world.held_out.values() for question in asked]
+        right: dict[str, list[float]] = {name: [] for name in self._world.held_out}
+        for question, given in zip(questions, self._generator.greedy(questions), strict=True):
+            right[question.task] += self._world.score(question, [given.text])
+        return {name: sum(rewards) / len(rewards) for name, rewards in right.items()}
+
+    def _batch(self, useful: Sequence[Group]) -> list[Group]:
+        """Which own groups with signal are trained on now (`Arm`)."""
+        arm = self._run.arm
+        if not arm.hold:
+            return list(useful[: arm.fill]) if arm.fill else list(useful)
+        self._held += useful
+        if len(self._held) < arm.fill:
+            return []
+        batch, self._held = self._held[: arm.fill], self._held[arm.fill :]
+        return batch
+
+    def _groups(self, count: int) -> list[Group]:
+        questions = [self._draw() for _ in range(count)]
+        answers = self._generator.generate(questions, self._run.regime.completions)
+        return [self._group(*pair) for pair in zip(questions, answers, strict=True)]
+
+    def _group(self, question: Question, completions: Sequence[Completion]) -> Group:
+        rewards = self._world.score(question, [completion.text for completion in completions])
+        version, temperature = self._trainer.policy_version, self._run.regime.temperature
+        return Group(question, tuple(completions), rewards, version, temperature)
+
+    def _draw(self) -> Question:
+        """The next question of this node's stream; held-out ones are skipped."""
+        world = self._world
+        weights = {task.name: task.weight for task in world.swarm.tasks}
+        while True:
+            number, self._next_number = self._next_number, self._next_number + 1
+            chances = [weights[name] for name in self._tasks]
+            name = self._questions_rng.choices(self._tasks, chances)[0]
+            seed = question_seed(world.swarm_id, self._author, world.tasks.digest(name), number)
+            question = world.tasks.question(name, seed)
+            if not question.held_out:
+                return question
+
+
+def practised(run: Run, world: World, number: int) -> tuple[str, ...]:
+    """The tasks that node `number` draws its questions from."""
+    names = world.tasks.names
+    return (names[number % len(names)],) if run.regime.one_task else names
+
+
+def _arrived(shared: Shared, round: int) -> Group:
+    offer = shared.offer
+    origin = Origin(offer.author, offer.item.rollout_id, _LABEL, offer.created, round)
+    return Arrival(shared.question, shared.rollout, origin).scored(shared.rewards)
+
+
+def _row(round: int, own: Sequence[Sequence[Group]], learnt: Sequence[Learnt]) -> Row:
+    """One round of all nodes; every list has one entry per node."""
+    return {
+        "round": round,
+        "questions": [len(groups) for groups in own],
+        "completions": [sum(len(g.completions) for g in groups) for groups in own],
+        "right": [sum(sum(g.rewards) for g in groups) for groups in own],
+        "with_signal": [sum(g.has_signal for g in groups) for groups in own],
+        "tokens_generated": [
+            sum(c.token_count for g in groups for c in g.completions) for groups in own
+        ],
+        "own_trained": [len(one.own) for one in learnt],
+        "received": [len(one.received) for one in learnt],
+        "received_with_signal": [sum(g.has_signal for g in one.received) for one in learnt],
+        "external_trained": [len(one.external) for one in learnt],
+        "external_age_rounds": [_age(one.external, round) for one in learnt],
+        "tokens_trained_own": [one.step.tokens_own for one in learnt],
+        "tokens_trained_external": [one.step.tokens_external for one in learnt],
+        "steps": [one.step.optimizer_steps for one in learnt],
+        "loss": [one.step.loss for one in learnt],
+        "grad_norm": [one.step.grad_norm for one in learnt],
+        "entropy": [one.step.entropy for one in learnt],
+        "kl_own": [one.step.kl_own for one in learnt],
+        "kl_external": [one.step.kl_external for one in learnt],
+    }
+
+
+def _age(groups: Sequence[Group], round: int) -> float | None:
+    """Mean age in rounds."""
+    ages = [round - group.origin.created for group in groups if group.origin is not None]
+    return sum(ages) / len(ages) if ages else None

@@ -1,0 +1,127 @@
+"""The SAPO paper's table in miniature, with the controls that it lacks, on a CPU and offline.
+
+    python examples/sapo_table.py --out runs/sapo --processes 2
+    python examples/sapo_table.py --out runs/sapo-quick --processes 2 --quick
+
+Simulates swarms of eight nodes with the node's own modules (`examples/laboratory`), regime by
+regime, arm by arm, seed by seed. Every run leaves its configuration, versions, seed and all its
+rows as JSON lines in `--out`, and a run that is there is not done again; from the rows come
+`summary.json`, `sapo.md` and one picture per regime. Warm starts are made once, in `--cache`.
+`--list` shows the runs that are still to be done, without doing them.
+"""
+
+import argparse
+import multiprocessing
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from laboratory.plots import draw
+from laboratory.runs import do_run, folder_of, is_finished, prepare_process
+from laboratory.settings import (
+    ARMS,
+    QUICK_ROUNDS,
+    QUICK_SEEDS,
+    QUICK_TABLE,
+    REGIMES,
+    SEEDS,
+    TABLE,
+    Run,
+)
+from laboratory.starts import make_starts
+from laboratory.table import summarise
+
+from swarmnode.errors import ConfigError
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    try:
+        runs = planned(arguments)
+        missing = [run for run in runs if not is_finished(arguments.out, run)]
+        if arguments.list:
+            print(*(folder_of(arguments.out, run) for run in missing), sep="\n")
+            return 0
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        arguments.cache.mkdir(parents=True, exist_ok=True)
+        perform(missing, arguments.out, arguments.cache, arguments.processes)
+        command = shlex.join(["python", *sys.argv])
+        summarise(arguments.out, runs, command)
+        pictures = draw(arguments.out, runs)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(arguments.out / "sapo.md", *pictures, sep="\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs and the table")
+    parser.add_argument("--cache", type=Path, default=Path("runs/starts"), help="warm starts")
+    parser.add_argument("--processes", type=int, default=1, help="runs at the same time")
+    parser.add_argument("--quick", action="store_true", help="two seeds, fewer rounds and arms")
+    parser.add_argument("--regimes", nargs="+", choices=REGIMES, help="default: all of the table")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, help="default: the regime's")
+    parser.add_argument("--seeds", nargs="+", type=int, help="each its own warm start")
+    parser.add_argument("--list", action="store_true", help="list what is to be done, do nothing")
+    return parser
+
+
+def planned(arguments: argparse.Namespace) -> list[Run]:
+    """The runs that were asked for, seed by seed within regime and arm."""
+    table = QUICK_TABLE if arguments.quick else TABLE
+    seeds = arguments.seeds or (QUICK_SEEDS if arguments.quick else SEEDS)
+    runs = []
+    for name in arguments.regimes or table:
+        regime = REGIMES[name]
+        if arguments.quick:
+            regime = replace(regime, rounds=QUICK_ROUNDS)
+        arms = arguments.arms or table.get(name, TABLE[name])
+        runs += [Run(regime, ARMS[arm], seed) for arm in arms for seed in seeds]
+    return runs
+
+
+def perform(runs: Sequence[Run], out: Path, cache: Path, processes: int) -> None:
+    """Makes the missing starts, one seed per process, then does the runs; tells of each."""
+    levels: dict[int, set[int]] = {}
+    for run in runs:
+        levels.setdefault(run.seed, set()).add(run.regime.blur_steps)
+    with _workers(processes) as workers:
+        starts = {
+            workers.submit(make_starts, cache, seed, sorted(blur)): seed
+            for seed, blur in levels.items()
+        }
+        for start in as_completed(starts):
+            start.result()
+            print(f"warm start of seed {starts[start]} is there", flush=True)
+        jobs = {workers.submit(do_run, out, cache, run): run for run in runs}
+        for number, job in enumerate(as_completed(jobs), start=1):
+            run = jobs[job]
+            print(
+                f"{number}/{len(jobs)} {run.regime.name} {run.arm.name} seed {run.seed}: "
+                f"{job.result():.0f} CPU-s",
+                flush=True,
+            )
+
+
+@contextmanager
+def _workers(processes: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes of one torch thread each; what has not begun is dropped when one fails."""
+    workers = ProcessPoolExecutor(
+        processes, multiprocessing.get_context("spawn"), initializer=prepare_process
+    )
+    try:
+        yield workers
+    finally:
+        workers.shutdown(cancel_futures=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
