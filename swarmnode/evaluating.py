@@ -44,8 +44,10 @@ def _resolve(target: str, device: str) -> tuple[Settings, Path | None]:
         run, checkpoint = path, path / "checkpoints"
     elif (path / "config.json").exists() and (path.parent / "config.toml").exists():
         # The model that a run exported: the run says which swarm and settings it was trained in.
-        flags = {"model": {"name": target, "device": device}}
-        return config.load(path.parent / "config.toml", flags), None
+        flags: dict[str, dict[str, Any]] = {"model": {"name": target, "device": device}}
+        trained = config.load(path.parent / "config.toml", {})
+        flags[""] = {"swarm": trained.swarm or default_swarm(trained.model.name)}
+        return config.load(None, flags, trained), None
     else:
         flags = {"model": {"name": target, "device": device}}
         return config.load(None, flags, config.preset(target)), None
