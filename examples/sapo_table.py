@@ -29,10 +29,11 @@ from laboratory.settings import (
     QUICK_TABLE,
     REGIMES,
     SEEDS,
+    SMALL_WIDTH,
     TABLE,
     Run,
 )
-from laboratory.starts import make_starts
+from laboratory.starts import WIDTH, make_starts
 from laboratory.table import summarise
 
 from swarmnode.errors import ConfigError
@@ -90,13 +91,14 @@ def planned(arguments: argparse.Namespace) -> list[Run]:
 
 def perform(runs: Sequence[Run], out: Path, cache: Path, processes: int) -> None:
     """Makes the missing starts, one seed per process, then does the runs; tells of each."""
-    levels: dict[int, set[int]] = {}
+    levels: dict[tuple[int, int], set[int]] = {}  # by seed and width
     for run in runs:
-        levels.setdefault(run.seed, set()).add(run.regime.blur_steps)
+        for width in (WIDTH, SMALL_WIDTH) if run.regime.small else (WIDTH,):
+            levels.setdefault((run.seed, width), set()).add(run.regime.blur_steps)
     with _workers(processes) as workers:
         starts = {
-            workers.submit(make_starts, cache, seed, sorted(blur)): seed
-            for seed, blur in levels.items()
+            workers.submit(make_starts, cache, seed, sorted(blur), width=width): seed
+            for (seed, width), blur in levels.items()
         }
         for start in as_completed(starts):
             start.result()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from swarmnode.config import Settings
+from swarmnode.gain import GainEstimate
 from swarmnode.generate.encode import TextCodec, text_codec
 from swarmnode.generate.generator import Generator
 from swarmnode.generate.hf import HFGenerator
@@ -25,6 +26,7 @@ from swarmnode.metrics import Metrics
 from swarmnode.questions import open_tasks, swarm_id
 from swarmnode.run_directory import RunDirectory
 from swarmnode.swarm.exchange import Exchange
+from swarmnode.swarm.mixing import Mixing
 from swarmnode.swarm.pool import Pool
 from swarmnode.swarm.transport import Transport
 from swarmnode.tasks.answer import instruction
@@ -55,6 +57,8 @@ class Parts:
     transport: Transport
     exchange: Exchange
     pool: Pool
+    mixing: Mixing
+    gain: GainEstimate
     scorer: Scorer
     metrics: Metrics
     codec: TextCodec
@@ -104,6 +108,7 @@ def assemble(
     codec = text_codec(policy.tokenizer)
     prompts = prompt_encoder(policy.tokenizer, codec, instruction(swarm.answer_format))
     sharing = settings.sharing
+    foreign = settings.hybrid if sharing.rule == "hybrid" else None
     return Parts(
         tasks=tasks,
         task_names=task_names,
@@ -112,13 +117,22 @@ def assemble(
         policy=policy,
         transport=transport,
         exchange=exchange,
-        pool=Pool(sharing.pool_groups, sharing.max_age_s, sharing.max_wait_rounds),
+        pool=Pool(
+            sharing.pool_groups,
+            sharing.max_age_s,
+            sharing.max_wait_rounds,
+            foreign.max_uses if foreign else 1,
+        ),
+        mixing=Mixing(sharing, settings.hybrid),
+        gain=GainEstimate(),
         scorer=scorer,
         metrics=_open_metrics(settings, swarm, policy.label, closing),
         codec=codec,
         prompts=prompts,
         generator=make_generator(policy, prompts, settings, seed),
-        trainer=Trainer(policy.model, settings.train, policy.pad_id, settings.generate.temperature),
+        trainer=Trainer(
+            policy.model, settings.train, policy.pad_id, settings.generate.temperature, foreign
+        ),
         rng=random.Random(seed),  # noqa: S311  draws of questions and rollouts
         seed=seed,
         threads=threads,

@@ -49,7 +49,7 @@ class GenerateSettings(Section, frozen=True):
 class SharingSettings(Section, frozen=True):
     """What is exchanged with the swarm and how much of it is trained on."""
 
-    rule: Literal["sapo", "off"] = "sapo"
+    rule: Literal["sapo", "hybrid", "off"] = "sapo"
     external: NonNegative = 4  # peers' groups per round (J of SAPO); fewer where fewer are fresh
     publish: Positive = 8  # own groups offered to peers per round, at most
     fetch_factor: Positive = 2  # fetched per wanted group: some will have zero advantage
@@ -59,6 +59,32 @@ class SharingSettings(Section, frozen=True):
     max_age_s: PositiveFloat = 3600.0
     max_wait_rounds: NonNegative = 5  # own rounds a pooled group may wait before it is dropped
     keep_announcements: Positive = 2  # newest announcements of one peer that are fetched from
+    gain_every: NonNegative = 10  # rounds between measurements of what peers give; 0: never
+
+
+class HybridSettings(Section, frozen=True):
+    """The parts of `sharing.rule = "hybrid"`, each with its switch: which of peers' groups are
+    trained on (`swarm/mixing.py`) and how they enter the loss (`train/foreign.py`)."""
+
+    # Which groups.
+    rescue_below: Annotated[float, Meta(ge=0, le=1)] = 0.5  # own rate at the task; 0: no rescue
+    own_tasks_only: bool = True
+    priority: Literal["uniform", "balance", "headroom"] = "uniform"
+    fill: bool = True
+    paired: NonNegative = 0  # of the own questions in a round
+    max_uses: Positive = 1
+    max_lag: NonNegative = 16  # policy versions of the author since it answered
+    guard: bool = True
+    # How they enter the loss.
+    negatives: Literal["drop", "taper", "keep"] = "drop"
+    advantage: Literal["mean_std", "mean", "maxrl"] = "mean"
+    margin: NonNegativeFloat = 0.1  # the baseline lies this far below the group's mean reward
+    own_baseline: bool = False  # and not above this node's own rate at the task
+    max_gap: NonNegativeFloat = 0.0  # nats per token from the sampler; more is masked; 0: no bound
+    scaling: bool = False  # weight by how likely the completion is here (HACPO)
+    shaping: NonNegativeFloat = 0.0  # γ of LUFFY's p / (p + γ); 0: log p
+    normaliser: Literal["separate", "joint"] = "separate"
+    weight: NonNegativeFloat = 1.0  # λ, of peers' part of the loss
 
 
 class TrainSettings(Section, frozen=True):
@@ -138,6 +164,7 @@ class Settings(Section, frozen=True):
     model: ModelSettings = ModelSettings()
     generate: GenerateSettings = GenerateSettings()
     sharing: SharingSettings = SharingSettings()
+    hybrid: HybridSettings = HybridSettings()
     train: TrainSettings = TrainSettings()
     network: NetworkSettings = NetworkSettings()
     run: RunSettings = RunSettings()

@@ -103,6 +103,8 @@ def round_line(report: RoundReport) -> str:
         f"trained={report.own_groups_with_signal}+{report.external_groups_trained} "
         f"peers={report.peers} refused={refused} seconds={report.seconds['total']:.2f}"
     )
+    if report.sharing_gain is not None:
+        line += f" peers_give={report.sharing_gain:+.2f}±{report.sharing_gain_error:.2f}"
     return f"{line} waiting_for={report.waiting_for!r}" if report.waiting_for else line
 
 

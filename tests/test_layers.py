@@ -34,6 +34,7 @@ LAYERS = {
     "swarmnode.log": Layer(),
     "swarmnode.rollout": Layer(),
     "swarmnode.report": Layer(),
+    "swarmnode.gain": Layer(),
     "swarmnode.terminal": Layer("", "rich"),
     "swarmnode.config": Layer("protocol swarmnode.errors", "msgspec"),
     "swarmnode.manifest": Layer("protocol swarmnode.errors", "msgspec"),

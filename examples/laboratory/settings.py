@@ -22,8 +22,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from swarmnode.config import SharingSettings, TrainSettings
+from swarmnode.config import HybridSettings, SharingSettings, TrainSettings
 
+SMALL_WIDTH = 64  # 0.12 M parameters
 BASELINE = "8/0"  # the arm that every other is compared with
 SEEDS = (1, 2, 3, 4, 5)
 QUICK_SEEDS = (1, 2)
@@ -39,13 +40,18 @@ class Regime:
     `blur_steps` decides how sparse the reward is at the start (`starts.py`): 45 steps leave 2.6 %
     of seed 1's samples right, 26 steps 11 %. With `delay` k a node sees what its peers generated
     k rounds before; 0 is the paper's synchronous round. With `one_task` each node draws questions
-    of one task only, node n of task n modulo their number.
+    of one task only, node n of task n modulo their number. The last `small` nodes have a model of
+    `SMALL_WIDTH` with a warm start of its own. The last `noisy` nodes publish noise: under each of
+    their questions stand answers to others of their questions; they train like the rest, and what
+    is measured leaves them out.
     """
 
     name: str
     blur_steps: int
     delay: int = 0
     one_task: bool = False
+    small: int = 0
+    noisy: int = 0
     nodes: int = 8
     rounds: int = 80
     completions: int = 8
@@ -69,7 +75,7 @@ class Arm:
     """
 
     name: str
-    rule: Literal["off", "sapo"]
+    rule: Literal["off", "sapo", "hybrid"]
     own: int
     external: int = 0
     fill: int = 0
@@ -77,6 +83,7 @@ class Arm:
     hold: bool = False
     train: Mapping[str, Any] = field(default_factory=dict)
     sharing: Mapping[str, Any] = field(default_factory=dict)
+    hybrid: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def slug(self) -> str:
@@ -101,6 +108,8 @@ REGIMES: Mapping[str, Regime] = MappingProxyType(
             Regime("dense", blur_steps=26),
             Regime("one_task", blur_steps=45, one_task=True),
             Regime("stale", blur_steps=45, delay=5),
+            Regime("mixed", blur_steps=45, small=4),
+            Regime("noisy", blur_steps=45, noisy=4),
         )
     }
 )
@@ -160,3 +169,8 @@ def sharing_settings(run: Run) -> SharingSettings:
         **run.arm.sharing,
     }
     return msgspec.convert(changes, SharingSettings)
+
+
+def hybrid_settings(run: Run) -> HybridSettings:
+    """The parts of the hybrid rule in this run."""
+    return msgspec.convert(dict(run.arm.hybrid), HybridSettings)

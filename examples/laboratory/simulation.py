@@ -13,23 +13,25 @@ arms of one regime and seed a node draws the same stream of questions.
 import copy
 import hashlib
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from protocol.messages import Item, Rollout
 from protocol.names import question_seed
+from swarmnode.config import HybridSettings
 from swarmnode.generate.hf import HFGenerator
 from swarmnode.rollout import Completion, Group, Origin, Question
 from swarmnode.samples import samples_of
 from swarmnode.swarm import sampling
 from swarmnode.swarm.admission import Offer
 from swarmnode.swarm.conversion import Arrival, rollouts_of
+from swarmnode.swarm.mixing import Mixing
 from swarmnode.swarm.pool import Pool
+from swarmnode.train.foreign import foreign_advantages
 from swarmnode.train.trainer import StepReport, Trainer
 
-from .settings import Run, sharing_settings, train_settings
+from .settings import Run, hybrid_settings, sharing_settings, train_settings
 from .world import World
 
 # As in `swarmnode.node`: a peer's completion may be twice as long as this node's own limit.
@@ -37,12 +39,6 @@ _LONGEST_EXTERNAL = 2
 _LABEL = "laboratory"
 
 Row = dict[str, Any]
-Choose = Callable[[Sequence[Group], int, random.Random], list[Group]]
-
-# By the name of the arm's rule: which pooled groups a node trains on.
-RULES: Mapping[str, Choose] = MappingProxyType(
-    {"off": lambda groups, count, rng: [], "sapo": sampling.choose_groups}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +67,8 @@ def simulate(run: Run, world: World) -> Iterator[tuple[str, Row]]:
     regime = run.regime
     nodes = [SimulatedNode(number, run, world) for number in range(regime.nodes)]
     published: list[list[Shared]] = []  # by round
-    start = nodes[0].accuracy()  # equal models: the others' is the same
-    yield "evaluations", {"round": 0, "accuracy": [start] * regime.nodes}
+    watched = nodes[: len(measured(run))]
+    yield "evaluations", {"round": 0, "accuracy": [node.accuracy() for node in watched]}
     for round in range(1, regime.rounds + 1):
         own = [node.answer() for node in nodes]
         published.append([
@@ -83,9 +79,9 @@ def simulate(run: Run, world: World) -> Iterator[tuple[str, Row]]:
         for node in nodes:
             node.receive(seen, round)
         learnt = [node.learn(groups, round) for node, groups in zip(nodes, own, strict=True)]
-        yield "rounds", _row(round, own, learnt)
+        yield "rounds", _row(round, own[: len(watched)], learnt[: len(watched)])
         if round % regime.evaluate_every == 0 or round == regime.rounds:
-            accuracy = [node.accuracy() for node in nodes]
+            accuracy = [node.accuracy() for node in watched]
             yield "evaluations", {"round": round, "accuracy": accuracy}
 
 
@@ -97,7 +93,12 @@ class SimulatedNode:
         self._world = world
         self._sharing = sharing_settings(run)
         self._train = train_settings(run)
-        self._model = copy.deepcopy(world.model)
+        self._hybrid = hybrid_settings(run) if run.arm.rule == "hybrid" else None
+        self._mixing = Mixing(self._sharing, self._hybrid or HybridSettings())
+        small = number >= run.regime.nodes - run.regime.small
+        assert not small or world.small is not None
+        self._model = copy.deepcopy(world.small if small else world.model)
+        self._noisy = number >= run.regime.nodes - run.regime.noisy
         self._eos_id = int(world.tokenizer.eos_token_id)
         identity = hashlib.sha256(f"laboratory {run.seed} {number}".encode()).digest()
         self._author = identity
@@ -107,7 +108,10 @@ class SimulatedNode:
         self._tasks = practised(run, world, number)
         self._next_number = 0
         self._pool = Pool(
-            self._sharing.pool_groups, self._sharing.max_age_s, self._sharing.max_wait_rounds
+            self._sharing.pool_groups,
+            self._sharing.max_age_s,
+            self._sharing.max_wait_rounds,
+            self._hybrid.max_uses if self._hybrid else 1,
         )
         self._received: list[Group] = []
         self._held: list[Group] = []
@@ -120,17 +124,20 @@ class SimulatedNode:
             seed=seed,
         )
         pad_id = int(world.tokenizer.pad_token_id)
-        self._trainer = Trainer(self._model, self._train, pad_id, run.regime.temperature)
+        self._trainer = Trainer(
+            self._model, self._train, pad_id, run.regime.temperature, self._hybrid
+        )
 
     def answer(self) -> list[Group]:
         """This round's own groups, scored, with and without signal: all that was generated."""
         arm = self._run.arm
-        groups = self._groups(arm.own)
+        groups = self._groups(self._mixing.own_questions(arm.own))
         while len(groups) < arm.most:
             missing = arm.fill - sum(group.has_signal for group in groups)
             if missing <= 0:
                 break
             groups += self._groups(min(missing, arm.most - len(groups)))
+        self._mixing.note_own(groups)
         return groups
 
     def publish(self, own: Sequence[Group], round: int) -> list[Shared]:
@@ -138,6 +145,8 @@ class SimulatedNode:
         shared: list[Shared] = []
         if self._run.arm.rule == "off":
             return shared
+        if self._noisy:
+            own = shuffled(own, self._sampling_rng)
         for group in own[: self._sharing.publish]:
             # The number names the question to those who rebuild it; here it is handed over.
             for rollout in rollouts_of(group, group.question.seed, _LABEL, float(round)):
@@ -163,14 +172,13 @@ class SimulatedNode:
             for offer in sampling.choose_offers(offers, wanted, self._sampling_rng)
         ]
         for group in self._received:
-            if group.has_signal:
+            if self._mixing.is_useful(group):
                 self._pool.add(group)
 
     def learn(self, own: Sequence[Group], round: int) -> Learnt:
         """One step on own groups and on those chosen from the pool."""
         self._pool.expire(float(round), round)
-        choose = RULES[self._run.arm.rule]
-        external = choose(self._pool.groups(), self._sharing.external, self._sampling_rng)
+        external = self._mixing.choose(self._pool.groups(), self._lag(round), self._sampling_rng)
         self._pool.take(external)
         trained = self._batch([group for group in own if group.has_signal])
         step = self._trainer.step(
@@ -181,10 +189,23 @@ class SimulatedNode:
                 encode_text=self._world.codec.encode,
                 eos_id=self._eos_id,
                 max_completion_tokens=_LONGEST_EXTERNAL * self._run.regime.max_new_tokens,
+                foreign_advantages=self._foreign_advantages if self._hybrid else None,
             )
         )
         self._generator.update(self._trainer.policy_version)
         return Learnt(self._received, external, trained, step)
+
+    def _lag(self, round: int) -> Callable[[Group], int]:
+        """The rounds since a group was answered: every node takes one step a round."""
+
+        def lag(group: Group) -> int:
+            assert group.origin is not None
+            return round - int(group.origin.created)
+
+        return lag
+
+    def _foreign_advantages(self, task: str, rewards: Sequence[float]) -> Sequence[float]:
+        return foreign_advantages(rewards, self._mixing.ability.rate(task), self._hybrid)
 
     def accuracy(self) -> dict[str, float]:
         """Greedy accuracy on the held-out questions, by task."""
@@ -227,6 +248,21 @@ class SimulatedNode:
             question = world.tasks.question(name, seed)
             if not question.held_out:
                 return question
+
+
+def measured(run: Run) -> range:
+    """The numbers of the nodes whose rows are kept: all but the noisy."""
+    return range(run.regime.nodes - run.regime.noisy)
+
+
+def shuffled(groups: Sequence[Group], rng: random.Random) -> list[Group]:
+    """The same questions and the same completions, each under a question drawn by chance."""
+    completions = [completion for group in groups for completion in group.completions]
+    rng.shuffle(completions)
+    left = iter(completions)
+    return [
+        replace(group, completions=tuple(next(left) for _ in group.completions)) for group in groups
+    ]
 
 
 def practised(run: Run, world: World, number: int) -> tuple[str, ...]:

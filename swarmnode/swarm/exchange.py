@@ -6,7 +6,7 @@ reason, and what it never got, by problem; the caller turns counts into metrics.
 """
 
 import logging
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -29,7 +29,7 @@ from swarmnode.swarm.admission import (
 )
 from swarmnode.swarm.bounded import RecentIds
 from swarmnode.swarm.conversion import Arrival, rollouts_of
-from swarmnode.swarm.offers import Offers
+from swarmnode.swarm.offers import MAX_AUTHORS, Offers
 from swarmnode.swarm.transport import (
     Announced,
     Fetched,
@@ -85,6 +85,8 @@ class Exchange:
         self._tasks = frozenset(tasks)
         self._rebuild = rebuild
         self._offers = Offers(settings.keep_announcements)
+        # Newest policy version that an author announced; the author silent longest is forgotten.
+        self._versions: OrderedDict[bytes, int] = OrderedDict()
         self._in_flight: dict[bytes, tuple[Offer, float]] = {}  # key → offer, when asked
         # What is admitted at a time is created `MAX_AHEAD_S` later at most, and then ages.
         lifetime_s = settings.max_age_s + MAX_AHEAD_S
@@ -166,6 +168,12 @@ class Exchange:
         """Peers with offers that this node could fetch from."""
         return self._offers.authors
 
+    def lag(self, group: Group) -> int:
+        """Optimiser steps that a peer has taken since it answered, as far as it announced them."""
+        assert group.origin is not None
+        newest = self._versions.get(group.origin.author, group.policy_version)
+        return max(0, newest - group.policy_version)
+
     def refuse(self, reason: Reason) -> None:
         """Counts a refusal that the caller decided on (`unscorable`)."""
         self.refused[reason] += 1
@@ -222,7 +230,14 @@ class Exchange:
             elif offer.key not in self._taken:
                 offers.append(offer)
         self._offers.add(opened.author, offers)
+        self._note_version(opened.author, message.policy_version)
         self.announced += len(offers)
+
+    def _note_version(self, author: bytes, version: int) -> None:
+        self._versions[author] = max(version, self._versions.get(author, 0))
+        self._versions.move_to_end(author)
+        while len(self._versions) > MAX_AUTHORS:
+            self._versions.popitem(last=False)
 
     def _note_failure(self, event: FetchFailed, now: float) -> None:
         for id in event.ids:
