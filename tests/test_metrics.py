@@ -78,6 +78,11 @@ def test_a_round_is_told_in_full(metrics: Metrics) -> None:
         "pool_age_seconds": 7.5,
         "peers": 2,
         "own_groups_with_signal": 3,
+        "staleness_rounds": 1.5,
+        "effective_ratio": 0.875,
+        "foreign_share": 0.5,
+        "sharing_gain": 2.25,
+        "sharing_gain_error": 0.75,
         "last_round_timestamp_seconds": 1_700_000_000.5,
         # counters
         "rounds_total": 1,

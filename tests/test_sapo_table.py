@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT / "examples"))
 
 from laboratory import measures, runs, settings, table  # noqa: E402
 from laboratory.settings import ARMS, REGIMES, Arm, Regime, Run  # noqa: E402
-from laboratory.simulation import SimulatedNode, simulate  # noqa: E402
+from laboratory.simulation import SimulatedSwarm, simulate  # noqa: E402
 from laboratory.starts import start_folder  # noqa: E402
 from laboratory.world import World, open_world  # noqa: E402
 
@@ -59,10 +59,10 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(world: Wor
 @pytest.mark.slow
 def test_nodes_learn_apart_and_leave_the_start_alone(world: World) -> None:
     before = {name: tensor.clone() for name, tensor in world.model.state_dict().items()}
-    first, second = (SimulatedNode(number, Run(TINY, SHARING, 1), world) for number in (0, 1))
-    own = first.answer()
-    assert [g.question.seed for g in own] != [g.question.seed for g in second.answer()]
-    first.learn(own, 1)
+    swarm = SimulatedSwarm(Run(TINY, SHARING, 1), world)
+    own, others = swarm.answer()
+    assert [g.question.seed for g in own] != [g.question.seed for g in others]
+    swarm.nodes[0].learn(own, 1)
     for name, tensor in world.model.state_dict().items():
         assert torch.equal(tensor, before[name])
 
@@ -82,8 +82,9 @@ def test_never_trains_on_more_than_j_groups_of_peers(world: World) -> None:
 
 
 def test_groups_without_signal_are_not_pooled_and_text_carries_no_tokens(world: World) -> None:
-    author, receiver = (SimulatedNode(number, Run(TINY, SHARING, 1), world) for number in (0, 1))
-    own = author.answer()
+    swarm = SimulatedSwarm(Run(TINY, SHARING, 1), world)
+    author, receiver = swarm.nodes
+    own = swarm.answer()[0]
     nothing, something = (
         replace(own[0], rewards=(0.0,) * 8),
         replace(own[1], rewards=(1.0, *(0.0,) * 7)),
@@ -118,9 +119,8 @@ def test_a_stale_pool_is_as_old_as_the_regime_says(world: World) -> None:
 @pytest.mark.slow
 def test_one_task_nodes_practise_one_task_each(world: World) -> None:
     run = Run(replace(TINY, one_task=True), SHARING, 1)
-    for number in (0, 1):
-        asked = {group.question.task for group in SimulatedNode(number, run, world).answer()}
-        assert asked == {world.tasks.names[number]}
+    for number, own in enumerate(SimulatedSwarm(run, world).answer()):
+        assert {group.question.task for group in own} == {world.tasks.names[number]}
 
 
 # --- the controls ---
