@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
+from swarmnode.breadth import Breadth
 from swarmnode.config import Settings
 from swarmnode.gain import GainEstimate
 from swarmnode.generate.encode import TextCodec, text_codec
@@ -59,6 +60,7 @@ class Parts:
     pool: Pool
     mixing: Mixing
     gain: GainEstimate
+    breadth: Breadth
     scorer: Scorer
     metrics: Metrics
     codec: TextCodec
@@ -125,6 +127,7 @@ def assemble(
         ),
         mixing=Mixing(sharing, settings.hybrid),
         gain=GainEstimate(),
+        breadth=Breadth(settings.generate.completions, settings.generate.most_completions),
         scorer=scorer,
         metrics=_open_metrics(settings, swarm, policy.label, closing),
         codec=codec,

@@ -42,6 +42,8 @@ class GenerateSettings(Section, frozen=True):
 
     questions: Positive = 4  # own questions per round (I of SAPO)
     completions: Annotated[int, Meta(ge=2, le=64)] = 8  # G, completions of one question
+    # G doubles up to this many while few groups have a signal (`breadth.py`); 0: it stays.
+    most_completions: Annotated[int, Meta(ge=0, le=512)] = 0
     max_new_tokens: Annotated[int, Meta(ge=1, le=32768)] = 256
     temperature: Annotated[float, Meta(gt=0, le=10)] = 1.0
 
@@ -70,7 +72,10 @@ class HybridSettings(Section, frozen=True):
     rescue_below: Annotated[float, Meta(ge=0, le=1)] = 0.5  # own rate at the task; 0: no rescue
     own_tasks_only: bool = True
     priority: Literal["uniform", "balance", "headroom"] = "uniform"
-    fill: bool = True
+    # J may grow to this many times sharing.external where so many are useful.
+    stretch: Annotated[float, Meta(ge=1)] = 2.0
+    # Own questions take the place of peers' groups below this many times sharing.external.
+    fill: NonNegativeFloat = 1.0
     paired: NonNegative = 0  # of the own questions in a round
     max_uses: Positive = 1
     max_lag: NonNegative = 16  # policy versions of the author since it answered
@@ -78,12 +83,12 @@ class HybridSettings(Section, frozen=True):
     # How they enter the loss.
     negatives: Literal["drop", "taper", "keep"] = "drop"
     advantage: Literal["mean_std", "mean", "maxrl"] = "mean"
-    margin: NonNegativeFloat = 0.1  # the baseline lies this far below the group's mean reward
+    margin: NonNegativeFloat = 0.3  # the baseline lies this far below the group's mean reward
     own_baseline: bool = False  # and not above this node's own rate at the task
     max_gap: NonNegativeFloat = 0.0  # nats per token from the sampler; more is masked; 0: no bound
     scaling: bool = False  # weight by how likely the completion is here (HACPO)
     shaping: NonNegativeFloat = 0.0  # γ of LUFFY's p / (p + γ); 0: log p
-    normaliser: Literal["separate", "joint"] = "separate"
+    normaliser: Literal["separate", "joint"] = "joint"
     weight: NonNegativeFloat = 1.0  # λ, of peers' part of the loss
 
 

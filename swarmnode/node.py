@@ -146,7 +146,7 @@ class Node:
         with self._phase("generate"):
             answers = self._parts.generator.generate(
                 [*(question for _, question in questions), *paired],
-                self._settings.generate.completions,
+                self._parts.breadth.completions,
             )
         with self._phase("score"):
             own = self._score_own(questions, answers[: len(questions)])
@@ -201,7 +201,9 @@ class Node:
             for (number, question), completions in zip(questions, answers, strict=True)
             if (group := self._scored(question, completions)) is not None
         ]
-        self._parts.mixing.note_own([published.group for published in own])
+        groups = [published.group for published in own]
+        self._parts.mixing.note_own(groups)
+        self._parts.breadth.note(groups)
         return own
 
     def _scored(self, question: Question, completions: Sequence[Completion]) -> Group | None:
@@ -245,7 +247,7 @@ class Node:
         chosen = parts.mixing.choose(parts.pool.groups(), parts.exchange.lag, parts.rng)
         parts.pool.take(chosen)
         wanted = sampling.fetch_count(
-            sharing.external, sharing.fetch_factor, len(parts.pool), parts.exchange.in_flight
+            parts.mixing.external, sharing.fetch_factor, len(parts.pool), parts.exchange.in_flight
         )
         parts.exchange.request(wanted, parts.rng, now)
         return chosen
@@ -389,6 +391,7 @@ class Node:
             "exchange": parts.exchange.state(),
             "mixing": parts.mixing.state(),
             "gain": parts.gain.state(),
+            "breadth": parts.breadth.state(),
             "generator": base64.b64encode(parts.generator.state()).decode(),
             "rng": checkpoint.rng_state({"node": parts.rng}, {}),
         }
@@ -420,6 +423,7 @@ class Node:
         parts.exchange.load_state(state["exchange"])
         parts.mixing.load_state(state["mixing"])
         parts.gain.load_state(state["gain"])
+        parts.breadth.load_state(state["breadth"])
         self._totals = Totals(**state["totals"])
         self._bytes_before = (self._totals.bytes_in, self._totals.bytes_out)
         self._next_number = state["next_number"]

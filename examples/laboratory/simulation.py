@@ -216,7 +216,7 @@ class SimulatedNode:
             shared.offer.key: shared for shared in seen if shared.offer.author != self._author
         }
         wanted = sampling.fetch_count(
-            sharing.external, sharing.fetch_factor, len(self._pool), in_flight=0
+            self._mixing.external, sharing.fetch_factor, len(self._pool), in_flight=0
         )
         offers = [shared.offer for shared in offered.values()]
         self._received = [

@@ -25,6 +25,7 @@ from swarmnode.tasks.taskset import TaskSet
 QUESTIONS = 6000  # drawn per task
 WARM_STEPS = 1200  # of 128 answers
 WIDTH = 96  # of the demo model
+SMALLER_STEPS = 600  # of a narrower model
 
 
 def start_folder(
@@ -32,7 +33,7 @@ def start_folder(
 ) -> Path:
     """Where the start of this seed, blur level and model width is kept."""
     suffix = "" if width == WIDTH else f"-width{width}"
-    return cache / f"warm{warm_steps}-seed{seed}-blur{blur_steps}{suffix}"
+    return cache / f"warm{_steps(warm_steps, width)}-seed{seed}-blur{blur_steps}{suffix}"
 
 
 def make_starts(
@@ -59,7 +60,7 @@ def make_starts(
         torch.manual_seed(seed)
         model = recipe.build_model(tokenizer, width)
         batches = recipe.clean_batches(tokenizer, pairs)
-        recipe.supervise(model, batches, warm_steps, lr=2e-3, decay=0.95)
+        recipe.supervise(model, batches, _steps(warm_steps, width), lr=2e-3, decay=0.95)
         _keep(warm, model, tokenizer, tasks, started)
     for blur_steps in missing:
         if blur_steps == 0:
@@ -70,6 +71,10 @@ def make_starts(
         recipe.supervise(model, batches, blur_steps, lr=4e-4, decay=0.0)
         folder = start_folder(cache, seed, blur_steps, warm_steps, width)
         _keep(folder, model, tokenizer, tasks, started)
+
+
+def _steps(warm_steps: int, width: int) -> int:
+    return warm_steps if width == WIDTH else min(warm_steps, SMALLER_STEPS)
 
 
 def _draw(tasks: TaskSet, name: str, seed: int) -> list[recipe.Pair]:

@@ -7,7 +7,8 @@ the published rule (arXiv 2509.08721, section 4), each with its switch in `confi
    task (`rescue_below`); the published rule drops it, as its advantage is zero.
 2. Groups of tasks that this node does not practise are left out (`own_tasks_only`).
 3. Where there are more useful groups than wanted, they are drawn by `priority`.
-4. Peers' groups that are not to be had are replaced by own questions (`fill`).
+4. J grows up to `stretch` times what was asked for, as far as there are useful groups; below
+   `fill` times what was asked for own questions take the place of missing ones.
 5. Some of the own questions are peers' (`paired`): both groups then share their baseline
    (`samples.py`).
 6. A fall of the own reward lowers the weight of peers' part (`guard`, `guard.py`).
@@ -39,7 +40,9 @@ class Mixing:
 
     def __init__(self, sharing: SharingSettings, hybrid: HybridSettings) -> None:
         self._rule = sharing.rule
-        self._external = sharing.external
+        stretch = hybrid.stretch if sharing.rule == "hybrid" else 1.0
+        self.external = round(stretch * sharing.external)  # J at most
+        self._fill_to = round(hybrid.fill * sharing.external)
         self._hybrid = hybrid
         self._chosen: int | None = None  # peers' groups in the last round
         self._paired: list[Group] = []  # of this round
@@ -52,9 +55,9 @@ class Mixing:
         As many more as the last round had too few of peers' groups: those of this round are not
         known yet.
         """
-        if self._rule != "hybrid" or not self._hybrid.fill or self._chosen is None:
+        if self._rule != "hybrid" or self._chosen is None:
             return usual
-        return usual + max(0, self._external - self._chosen)
+        return usual + max(0, self._fill_to - self._chosen)
 
     def note_own(self, groups: Iterable[Group]) -> None:
         """Takes in this round's answers to own fresh questions, before any filtering."""
@@ -75,22 +78,22 @@ class Mixing:
     def pair(self, pooled: Sequence[Group], lag: Lag, rng: random.Random) -> list[Group]:
         """Peers' groups whose questions this node answers itself this round; they are then chosen
         too. They take the place of own questions, one of which is left at least."""
-        count = min(self._hybrid.paired, self._external) if self._rule == "hybrid" else 0
+        count = min(self._hybrid.paired, self.external) if self._rule == "hybrid" else 0
         self._paired = self._draw(pooled, count, lag, rng) if count else []
         return self._paired
 
     def choose(self, pooled: Sequence[Group], lag: Lag, rng: random.Random) -> list[Group]:
-        """Which of the pooled groups this round trains on: `sharing.external` at most. `lag` gives
-        the policy versions that a group's author has moved on by."""
+        """Which of the pooled groups this round trains on: `external` at most. `lag` gives the
+        policy versions that a group's author has moved on by."""
         match self._rule:
             case "off":
                 chosen = []
             case "sapo":
-                chosen = sampling.choose_groups(pooled, self._external, rng)
+                chosen = sampling.choose_groups(pooled, self.external, rng)
             case "hybrid":
                 paired = {id(group) for group in self._paired}
                 others = [group for group in pooled if id(group) not in paired]
-                count = self._external - len(self._paired)
+                count = self.external - len(self._paired)
                 chosen = self._paired + self._draw(others, count, lag, rng)
                 self._paired = []
         self._chosen = len(chosen)

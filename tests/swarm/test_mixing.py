@@ -19,7 +19,8 @@ MIXED, RIGHT, WRONG = [1.0, 0.0], [1.0, 1.0], [0.0, 0.0]
 
 
 def mixing(rule: str = "hybrid", external: int = 2, **switches: object) -> Mixing:
-    return Mixing(SharingSettings(rule=rule, external=external), HybridSettings(**switches))
+    hybrid = HybridSettings(**({"stretch": 1.0} | switches))
+    return Mixing(SharingSettings(rule=rule, external=external), hybrid)
 
 
 def practising(found: Mixing, rewards: Sequence[float] = WRONG) -> Mixing:
@@ -45,7 +46,7 @@ def test_off_takes_nothing() -> None:
 
 
 def test_sapo_takes_groups_with_signal_whatever_the_switches_say() -> None:
-    found = mixing("sapo", own_tasks_only=True, rescue_below=1.0, max_lag=0, fill=True, paired=1)
+    found = mixing("sapo", own_tasks_only=True, rescue_below=1.0, max_lag=0, fill=1.0, paired=1)
     groups = [peer_group(MIXED), peer_group(RIGHT), peer_group(WRONG)]
     assert choose(found, groups, lag=99) == [groups[0]]
     assert [found.is_useful(group) for group in groups] == [True, False, False]
@@ -74,9 +75,24 @@ def test_own_questions_fill_the_place_of_missing_groups() -> None:
     assert found.own_questions(2) == 2 + 6 - 4
     choose(found, [peer_group(MIXED)] * 6)
     assert found.own_questions(2) == 2
-    without = practising(mixing(external=6, fill=False))
+    without = practising(mixing(external=6, fill=0.0))
     choose(without, [])
     assert without.own_questions(2) == 2
+
+
+def test_more_are_taken_where_more_are_useful() -> None:
+    found = practising(mixing(external=2, stretch=2.5))
+    groups = [peer_group(MIXED, author=n) for n in range(1, 8)]
+    assert found.external == 5
+    assert len(choose(found, groups)) == 5
+    assert len(choose(found, groups[:3])) == 3
+    assert found.own_questions(1) == 1  # filled up to 2
+    choose(found, groups[:1])
+    assert found.own_questions(1) == 1 + 2 - 1
+    wide = practising(mixing(external=2, stretch=2.5, fill=2.5))
+    choose(wide, groups[:3])
+    assert wide.own_questions(1) == 1 + 5 - 3
+    assert len(choose(mixing("sapo", external=2, stretch=2.5), groups)) == 2
 
 
 def test_a_group_whose_author_has_moved_on_is_not_trained_on() -> None:
