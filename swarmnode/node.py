@@ -389,12 +389,15 @@ class Node:
             "evaluated_round": self._evaluated_round,
             "totals": asdict(self._totals),
             "exchange": parts.exchange.state(),
-            "mixing": parts.mixing.state(),
-            "gain": parts.gain.state(),
-            "breadth": parts.breadth.state(),
+            **{name: part.state() for name, part in self._remembering().items()},
             "generator": base64.b64encode(parts.generator.state()).decode(),
             "rng": checkpoint.rng_state({"node": parts.rng}, {}),
         }
+
+    def _remembering(self) -> dict[str, Any]:
+        """The parts that decide by what they saw, by their name in a checkpoint."""
+        parts = self._parts
+        return {"mixing": parts.mixing, "gain": parts.gain, "breadth": parts.breadth}
 
     def _resume(self) -> None:
         latest = checkpoint.load_latest(self._directory.checkpoints)
@@ -421,9 +424,9 @@ class Node:
         parts.generator.update(parts.trainer.policy_version)
         checkpoint.restore_rng(state["rng"], {"node": parts.rng}, {})
         parts.exchange.load_state(state["exchange"])
-        parts.mixing.load_state(state["mixing"])
-        parts.gain.load_state(state["gain"])
-        parts.breadth.load_state(state["breadth"])
+        for name, part in self._remembering().items():
+            if name in state:  # a checkpoint of before a part was added lacks it
+                part.load_state(state[name])
         self._totals = Totals(**state["totals"])
         self._bytes_before = (self._totals.bytes_in, self._totals.bytes_out)
         self._next_number = state["next_number"]

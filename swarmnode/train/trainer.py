@@ -353,7 +353,7 @@ def _effective_ratio(sums: PassSums) -> float | None:
     count, squares = sums.kl_external_samples, sums.weight_squares
     if not count or not math.isfinite(sums.weights) or not math.isfinite(squares) or not squares:
         return None
-    return sums.weights**2 / (count * squares)
+    return min(1.0, sums.weights**2 / (count * squares))  # float32 sums may exceed it by rounding
 
 
 def _mean(total: float, count: float) -> float | None:

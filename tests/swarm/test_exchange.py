@@ -8,7 +8,7 @@ import itertools
 import json
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -178,6 +178,23 @@ def test_a_published_group_arrives_as_it_was_with_the_question_rebuilt(
     assert group.origin is not None
     assert group.origin.author == author.me.public_key
     assert (group.origin.created, group.origin.received_round) == (NOW, 3)
+
+
+def test_lag_is_what_the_author_announced_since(author: Member, reader: Member) -> None:
+    mine = published(author)
+    author.publish(mine)
+    reader.collect()
+    reader.request()
+    (arrival,) = reader.collect()
+    group = arrival.scored([1.0, 0.0])
+    assert reader.exchange.lag(group) == 0
+    later = published(author, start=mine.number + 1)
+    author.publish(replace(later, group=replace(later.group, policy_version=9)))
+    reader.collect()
+    assert reader.exchange.lag(group) == 5  # 9 − 4
+    author.publish(replace(later, group=replace(later.group, policy_version=2)))
+    reader.collect()
+    assert reader.exchange.lag(group) == 5  # an older announcement changes nothing
 
 
 def test_counts_what_was_offered_heard_and_received(author: Member, reader: Member) -> None:
