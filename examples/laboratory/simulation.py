@@ -14,7 +14,7 @@ arms of one regime and seed a node draws the same stream of questions.
 import copy
 import hashlib
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -73,7 +73,8 @@ def simulate(run: Run, world: World) -> Iterator[tuple[str, Row]]:
     swarm = SimulatedSwarm(run, world)
     nodes = swarm.nodes
     published: list[list[Shared]] = []  # by round
-    yield "evaluations", {"round": 0, "accuracy": swarm.accuracy()}
+    start = swarm.accuracy([0])  # equal models: the others' is the same
+    yield "evaluations", {"round": 0, "accuracy": start * regime.nodes}
     for round in range(1, regime.rounds + 1):
         own = swarm.answer()
         published.append([
@@ -86,7 +87,7 @@ def simulate(run: Run, world: World) -> Iterator[tuple[str, Row]]:
         learnt = [node.learn(groups, round) for node, groups in zip(nodes, own, strict=True)]
         yield "rounds", _row(round, own, learnt)
         if round % regime.evaluate_every == 0 or round == regime.rounds:
-            yield "evaluations", {"round": round, "accuracy": swarm.accuracy()}
+            yield "evaluations", {"round": round, "accuracy": swarm.accuracy(range(regime.nodes))}
 
 
 class SimulatedSwarm:
@@ -117,15 +118,17 @@ class SimulatedSwarm:
             for node, groups, questions, given in zip(self.nodes, own, asked, answers, strict=True):
                 groups += map(node.group, questions, given)
 
-    def accuracy(self) -> list[dict[str, float]]:
-        """By node: greedy accuracy on the held-out questions, by task."""
+    def accuracy(self, numbers: Collection[int]) -> list[dict[str, float]]:
+        """Greedy accuracy on the held-out questions, by task, of the nodes of these numbers."""
         held_out = self._world.held_out
         questions = [question for asked in held_out.values() for question in asked]
+        questions_of = [questions if number in numbers else [] for number in range(len(self.nodes))]
+        given = self._generator.greedy(questions_of)
         found = []
-        for answers in self._generator.greedy([questions] * len(self.nodes)):
+        for answers in (given[number] for number in numbers):
             right: dict[str, list[float]] = {name: [] for name in held_out}
-            for question, given in zip(questions, answers, strict=True):
-                right[question.task] += self._world.score(question, [given.text])
+            for question, answer in zip(questions, answers, strict=True):
+                right[question.task] += self._world.score(question, [answer.text])
             found.append({name: sum(rewards) / len(rewards) for name, rewards in right.items()})
         return found
 
