@@ -14,7 +14,7 @@ arms of one regime and seed a node draws the same stream of questions.
 import copy
 import hashlib
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -72,7 +72,7 @@ def simulate(run: Run, world: World) -> Iterator[tuple[str, Row]]:
     swarm = SimulatedSwarm(run, world)
     nodes, kept = swarm.nodes, len(measured(run))
     published: list[list[Shared]] = []  # by round
-    yield "evaluations", {"round": 0, "accuracy": swarm.accuracy()}
+    yield "evaluations", {"round": 0, "accuracy": _at_start(swarm, run)}
     for round in range(1, regime.rounds + 1):
         own = swarm.answer(round)
         published.append([
@@ -85,7 +85,15 @@ def simulate(run: Run, world: World) -> Iterator[tuple[str, Row]]:
         learnt = [node.learn(groups, round) for node, groups in zip(nodes, own, strict=True)]
         yield "rounds", _row(round, own[:kept], learnt[:kept])
         if round % regime.evaluate_every == 0 or round == regime.rounds:
-            yield "evaluations", {"round": round, "accuracy": swarm.accuracy()}
+            yield "evaluations", {"round": round, "accuracy": swarm.accuracy(measured(run))}
+
+
+def _at_start(swarm: "SimulatedSwarm", run: Run) -> list[dict[str, float]]:
+    """The held-out accuracy of the nodes that are measured; equal models are evaluated once."""
+    small = range(run.regime.nodes - run.regime.small, run.regime.nodes)
+    numbers = [0, small[0]] if small else [0]
+    by_size = swarm.accuracy(numbers)
+    return [by_size[-1] if number in small else by_size[0] for number in measured(run)]
 
 
 class SimulatedSwarm:
@@ -116,17 +124,17 @@ class SimulatedSwarm:
             for node, groups, questions, given in zip(self.nodes, own, asked, answers, strict=True):
                 groups += map(node.group, questions, given)
 
-    def accuracy(self) -> list[dict[str, float]]:
-        """By node that is measured: greedy accuracy on the held-out questions, by task."""
+    def accuracy(self, numbers: Collection[int]) -> list[dict[str, float]]:
+        """Greedy accuracy on the held-out questions, by task, of the nodes of these numbers."""
         held_out = self._world.held_out
         questions = [question for asked in held_out.values() for question in asked]
+        questions_of = [questions if number in numbers else [] for number in range(len(self.nodes))]
+        given = self._generator.greedy(questions_of)
         found = []
-        kept = len(measured(self._run))
-        asked = [questions] * kept + [[]] * (len(self.nodes) - kept)
-        for answers in self._generator.greedy(asked)[:kept]:
+        for answers in (given[number] for number in numbers):
             right: dict[str, list[float]] = {name: [] for name in held_out}
-            for question, given in zip(questions, answers, strict=True):
-                right[question.task] += self._world.score(question, [given.text])
+            for question, answer in zip(questions, answers, strict=True):
+                right[question.task] += self._world.score(question, [answer.text])
             found.append({name: sum(rewards) / len(rewards) for name, rewards in right.items()})
         return found
 
