@@ -192,6 +192,16 @@ def test_eval_reads_a_run_a_checkpoint_and_an_exported_model(tmp_path: Path) -> 
     assert "best constant" in swarmnode("eval", run, "--questions", 2).stdout
 
 
+def test_eval_of_a_demo_names_its_nodes(tmp_path: Path) -> None:
+    for name in ("node-0", "node-1"):
+        (tmp_path / "runs" / "four" / name / "checkpoints").mkdir(parents=True)
+    (tmp_path / "runs" / "four" / "node-2").touch()  # no folder
+    result = swarmnode("eval", "runs/four", cwd=tmp_path)
+    assert result.returncode == 2, result.stderr
+    assert "runs/four holds the nodes of a demo" in result.stderr
+    assert "runs/four/node-0, runs/four/node-1\n" in result.stderr
+
+
 def test_keys_are_made_shown_moved_and_never_overwritten(tmp_path: Path) -> None:
     key, copy, moved = tmp_path / "k" / "a.key", tmp_path / "b.key", tmp_path / "c.key"
     made = json.loads(swarmnode("keys", "new", "--key", key, "--json").stdout)
