@@ -170,6 +170,16 @@ def test_sigkill_at_any_moment_loses_at_most_the_round_in_progress(tmp_path: Pat
         assert read_rows(run / "rounds.jsonl")[-1]["round"] == seen + 1
 
 
+def test_offline_node_says_that_it_listens_nowhere(tmp_path: Path) -> None:
+    run = tmp_path / "r"
+    result = swarmnode("join", "--run", run, "--offline", "--rounds", 1, *QUICK)
+    assert result.returncode == 0, result.stderr
+    assert "offline: listening nowhere" in result.stderr
+    assert "/memory" not in result.stderr
+    assert "--peer" not in result.stderr
+    assert (run / "addresses.txt").read_text() == ""
+
+
 def test_two_nodes_in_one_folder_get_directories_of_their_own(tmp_path: Path) -> None:
     with _running(None, "--offline", cwd=tmp_path):
         result = swarmnode("join", "--offline", "--rounds", 1, *QUICK, cwd=tmp_path)
