@@ -38,13 +38,13 @@ def test_help_of_every_command_reads_and_loads_no_torch() -> None:
     ("arguments", "says"),
     [
         (("join", "--rund", "3"), "No such option: --rund"),
-        (("join", "--external", "-3"), "sharing.external"),
+        (("join", "--external", "-3"), "--external must be a whole number ≥ 0, not -3"),
         (("join", "--external", "some"), "valid integer"),
-        (("join", "--sharing", "magic"), "'magic'"),
+        (("join", "--sharing", "magic"), "--sharing must be one of "),
         (("join", "--swarm", "nowhere"), "built in"),
         (("join", "--model", "no/such/folder", "--offline"), "no/such/folder"),
         (("join", "--config", "absent.toml"), "absent.toml"),
-        (("join", "--peer", "10.0.0.7:4001"), "/ip4/"),
+        (("join", "--peer", "10.0.0.7:4001"), "--peer '10.0.0.7:4001' does not end in /p2p/"),
         (("join", "--host", "everywhere"), "everywhere"),
         (("join", "--device", "cuda:9"), "cuda"),
         (("eval", "no/such/run"), "no/such/run"),
@@ -62,6 +62,32 @@ def test_wrong_use_is_one_line_and_exit_code_2(
     assert says in last
     assert last.startswith("swarmnode: ")
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("join", "--peer", "10.0.0.7:4001"), "--peer '10.0.0.7:4001'"),
+        (("join", "--offline", "--peer", f"/ip4/1.2.3.4/tcp/x/p2p/{STRANGER}"), "'x' is no port"),
+        (("join", "--device", "gpu"), "--device must be auto, cpu, cuda or cuda:<number>"),
+        (("eval", "demo", "--device", "gpu"), "--device must be auto, cpu, cuda or cuda:<number>"),
+        (("join", "--config", "peer.toml"), "peer.toml: `network.peers` 'somebody'"),
+        (("join", "--config", "device.toml"), "device.toml: `model.device` must be auto"),
+    ],
+)
+def test_a_malformed_value_is_told_before_torch_is_imported_and_leaves_no_run(
+    tmp_path: Path, arguments: tuple[str, ...], says: str
+) -> None:
+    stub = tmp_path / "stub"
+    stub.mkdir()
+    (stub / "torch.py").write_text("raise SystemExit('torch was imported')")
+    (tmp_path / "peer.toml").write_text('[network]\npeers = ["somebody"]\n')
+    (tmp_path / "device.toml").write_text('[model]\ndevice = "gpu"\n')
+    before = {**os.environ, "PYTHONPATH": f"{stub}:{Path(__file__).parents[1]}"}
+    result = swarmnode(*arguments, cwd=tmp_path, env=before)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
+    assert says in result.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 def test_taken_port_says_which_and_what_to_do(tmp_path: Path) -> None:
