@@ -8,7 +8,14 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Info, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Info,
+    disable_created_metrics,
+    start_http_server,
+)
 
 from swarmnode.errors import ConfigError
 from swarmnode.report import Evaluation, RoundReport, Totals
@@ -21,6 +28,7 @@ _GAUGES = {
     "own_reward": "Mean reward of this node's fresh completions in the last round.",
     "external_reward": "Mean reward, by our scorer, of the peers' completions last admitted.",
     "held_out_accuracy": "Greedy accuracy on held-out questions, mean over tasks, last evaluation.",
+    "held_out_constant_baseline": "What the best constant answers score on the same questions.",
     "loss": "Loss of the last optimiser step.",
     "grad_norm": "Gradient norm of the last step, before clipping.",
     "kl": "Sampler's log-probability less the trainer's, mean over own tokens, nats.",
@@ -36,6 +44,7 @@ _GAUGES = {
 }
 _COUNTERS = {
     "rounds": "Rounds done.",
+    "round_seconds": "Time of the rounds, all phases and what is between them.",
     "rounds_without_step": "Rounds in which no group had a signal, so nothing was learned.",
     "rounds_failed": "Rounds given up because the environment failed.",
     "scorer_failures": "Rollouts lost because the scorer process died or hung on them.",
@@ -75,6 +84,9 @@ class Metrics:
         self._host = host
         self._port = port
         self._registry = CollectorRegistry()
+        # Otherwise each counter has a second series with the time at which it was made, and sums
+        # over names by pattern take it in. The library has this switch for the whole process only.
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
         self._gauges = {
             name: Gauge(f"swarmnode_{name}", text, registry=self._registry)
             for name, text in _GAUGES.items()
@@ -128,12 +140,14 @@ class Metrics:
         self._gauges["pool_age_seconds"].set(report.pool_age_s)
         self._gauges["last_round_timestamp_seconds"].set(report.time)
         for phase, seconds in report.seconds.items():
-            self._labelled["phase_seconds"].labels(phase).inc(seconds)
+            if phase != "total":  # sums over phases would count everything twice
+                self._labelled["phase_seconds"].labels(phase).inc(seconds)
         self._count(report)
 
     def record_evaluation(self, evaluation: Evaluation) -> None:
         """Takes over one held-out evaluation."""
         self._gauges["held_out_accuracy"].set(evaluation.mean_accuracy)
+        self._gauges["held_out_constant_baseline"].set(evaluation.mean_constant_baseline)
         for task, accuracy in evaluation.accuracy.items():
             self._held_out.labels(task).set(accuracy)
 
@@ -149,6 +163,7 @@ class Metrics:
         new, old = report.totals, self._seen.totals
         increments = {
             "rounds": 1,
+            "round_seconds": report.seconds["total"],
             "rounds_without_step": new.rounds_without_step - old.rounds_without_step,
             "rounds_failed": new.rounds_failed - old.rounds_failed,
             "scorer_failures": new.scorer_failures - old.scorer_failures,
