@@ -56,6 +56,7 @@ _COUNTERS = {
     "external_groups_trained": "Peers' groups trained on.",
     "own_groups_trained": "Own groups trained on.",
     "network_restarts": "Times the network process was restarted.",
+    "network_foreign_peers": "Peers of another swarm or protocol version that greeted this node.",
     "network_bytes_in": "Payload bytes received.",
     "network_bytes_out": "Payload bytes sent.",
 }
@@ -74,6 +75,7 @@ class _Seen:
 
     totals: Totals = field(default_factory=Totals)
     restarts: int = 0
+    foreign_peers: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
 
 
@@ -175,6 +177,7 @@ class Metrics:
             "external_groups_trained": new.external_groups_trained - old.external_groups_trained,
             "own_groups_trained": new.own_groups_trained - old.own_groups_trained,
             "network_restarts": report.network_restarts - self._seen.restarts,
+            "network_foreign_peers": report.foreign_peers - self._seen.foreign_peers,
             "network_bytes_in": new.bytes_in - old.bytes_in,
             "network_bytes_out": new.bytes_out - old.bytes_out,
         }
@@ -186,7 +189,9 @@ class Metrics:
         self._count_labelled("rollouts_refused", new.refused, old.refused)
         self._count_labelled("rollouts_missed", new.missed, old.missed)
         self._count_labelled("network_dropped", report.network_dropped, self._seen.dropped)
-        self._seen = _Seen(new, report.network_restarts, dict(report.network_dropped))
+        self._seen = _Seen(
+            new, report.network_restarts, report.foreign_peers, dict(report.network_dropped)
+        )
 
     def _count_labelled(self, name: str, new: Any, old: Any) -> None:
         for label, count in new.items():

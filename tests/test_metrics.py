@@ -60,6 +60,7 @@ def test_a_round_is_told_in_full(metrics: Metrics) -> None:
             7,
             totals=TOTALS,
             network_restarts=1,
+            foreign_peers=2,
             network_dropped={"events": 4, "fetch": 0},
         )
     )
@@ -95,6 +96,7 @@ def test_a_round_is_told_in_full(metrics: Metrics) -> None:
         "external_groups_trained_total": 1,
         "own_groups_trained_total": 3,
         "network_restarts_total": 1,
+        "network_foreign_peers_total": 2,
         "network_bytes_in_total": 5000,
         "network_bytes_out_total": 4000,
         'trained_tokens_total{source="own"}': 300,
