@@ -8,7 +8,7 @@ import hashlib
 import logging
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -93,7 +93,8 @@ def assemble(
     transport = make_transport(identity, swarm_hash, policy.label)
     closing.callback(transport.close)
     transport.open()
-    _tell_addresses(transport, directory)
+    is_offline = settings.network.backend == "off"
+    _tell_addresses(() if is_offline else transport.status().addresses, directory)
     exchange = Exchange(
         transport,
         settings.sharing,
@@ -156,13 +157,15 @@ def make_generator(
     )
 
 
-def _tell_addresses(transport: Transport, directory: RunDirectory) -> None:
+def _tell_addresses(given: Sequence[str], directory: RunDirectory) -> None:
     """Logs and writes down how others reach this node, the most useful address first."""
-    addresses = sorted(transport.status().addresses, key=lambda a: "/127.0.0.1/" in a)
+    addresses = sorted(given, key=lambda a: "/127.0.0.1/" in a)
     for address in addresses:
         log.info("listening address=%s", address)
     if addresses:
         log.info("others join with: swarmnode join --peer %s", addresses[0])
+    else:
+        log.info("offline: listening nowhere")
     directory.write(ADDRESSES, "".join(f"{address}\n" for address in addresses))
 
 

@@ -214,7 +214,9 @@ def evaluate(
 
 @app.command()
 def inspect(
-    source: Annotated[str, typer.Argument(help="File with one frame, hexadecimal text, or -.")],
+    source: Annotated[
+        str, typer.Argument(help="A frame: file or - (bytes or hexadecimal text), or the text.")
+    ],
     swarm: Annotated[
         str | None, typer.Option(help="Swarm to check the signature against (name or file).")
     ] = None,

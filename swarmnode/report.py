@@ -76,6 +76,7 @@ class RoundReport:
     pool_age_s: float
     peers: int
     network_restarts: int
+    foreign_peers: int
     network_dropped: Mapping[str, int]
     waiting_for: str
     seconds: Mapping[str, float]

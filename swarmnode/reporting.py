@@ -60,6 +60,7 @@ def round_report(
         pool_age_s=parts.pool.mean_age_s(now),
         peers=len(network.peers),
         network_restarts=network.restarts,
+        foreign_peers=network.foreign_peers,
         network_dropped=dict(network.dropped),
         waiting_for=_waiting_for(step, network, len(chosen), parts, shares=shares),
         seconds=seconds,

@@ -91,6 +91,7 @@ def round_report(round: int = 1, **changes: Any) -> RoundReport:
         "pool_age_s": 7.5,
         "peers": 2,
         "network_restarts": 0,
+        "foreign_peers": 0,
         "network_dropped": {},
         "waiting_for": "",
         "seconds": {"generate": 1.5, "train": 0.5, "total": 2.0},

@@ -7,7 +7,7 @@ number of streams in total and per peer.
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Protocol
 
 from protocol import codec
@@ -147,12 +147,22 @@ class Fetcher:
 
 
 class Server:
-    """Answers the streams that peers open: frames from `outbox`, and our greeting."""
+    """Answers the streams that peers open: frames from `outbox`, and our greeting.
 
-    def __init__(self, outbox: Outbox, hello: bytes, traffic: Traffic) -> None:
+    `greeted` is told of every well-formed greeting: peer id, its address, what it said.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        hello: bytes,
+        traffic: Traffic,
+        greeted: Callable[[str, str, Hello], None],
+    ) -> None:
         self._outbox = outbox
         self._hello = hello
         self._traffic = traffic
+        self._greeted = greeted
         self._serving: Counter[str] = Counter()
 
     async def open(self, control: Control, fetch_protocol: str) -> None:
@@ -182,8 +192,10 @@ class Server:
                 return
             try:
                 async with asyncio.timeout(_HELLO_S):
-                    await _read_block(stream, MAX_HELLO_BYTES)  # who asks changes nothing here
-                    await _send_block(stream, self._hello)
+                    theirs = await _read_block(stream, MAX_HELLO_BYTES)
+                    await _send_block(stream, self._hello)  # whoever asks
+                    with suppress(ProtocolError):
+                        self._greeted(stream.peer, stream.address, codec.decode_hello(theirs))
                     await stream.reader.read(1)
             except (asyncio.IncompleteReadError, ProtocolError):
                 return

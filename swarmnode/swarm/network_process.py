@@ -18,11 +18,12 @@ from typing import Any
 
 from protocol.codec import decode_hello
 from protocol.limits import MAX_ANNOUNCEMENT_BYTES
+from protocol.messages import Hello
 from protocol.names import announcement_topic, fetch_protocol
 from swarmnode.errors import ConfigError, SwarmNodeError
 from swarmnode.swarm import channel, p2pd
 from swarmnode.swarm.bounded import BoundedQueue, Budget, Outbox
-from swarmnode.swarm.discovery import Dialler, Neighbours, look_around
+from swarmnode.swarm.discovery import Dialler, Neighbours, Strangers, look_around
 from swarmnode.swarm.fetching import Fetcher, Server, Traffic
 from swarmnode.swarm.p2pd_control import Control, load_messages
 from swarmnode.swarm.transport import (
@@ -104,6 +105,7 @@ class Network:
         self._neighbours = Neighbours()
         self._fetcher = Fetcher(control, fetch_protocol(start.swarm_id), self._traffic, self._emit)
         hello = decode_hello(start.hello)
+        self._strangers = Strangers(hello, self._emit)
         rng = random.SystemRandom()
         self._diallers = [
             Dialler(address, control, hello, start.hello, self._neighbours, self._emit, rng)
@@ -116,7 +118,7 @@ class Network:
         self, daemon: p2pd.Daemon, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         """Returns never; raises what ended it."""
-        server = Server(self._outbox, self._start.hello, self._traffic)
+        server = Server(self._outbox, self._start.hello, self._traffic, self._greeted)
         await server.open(self._control, fetch_protocol(self._start.swarm_id))
         async with self._control.subscribe(self._topic) as messages:
             writer.write(channel.encode(channel.Listening(await self._addresses())))
@@ -145,6 +147,9 @@ class Network:
                     self._outbox.put(id, frame)
                 case channel.Fetch(peer, ids):
                     self._fetcher.start(peer, ids)
+
+    def _greeted(self, peer: str, address: str, theirs: Hello) -> None:
+        self._strangers.greet(peer, address, theirs, time.monotonic())
 
     async def _publish(self, frame: bytes) -> None:
         await self._control.publish(self._topic, frame)
@@ -184,6 +189,7 @@ class Network:
             state=self._state(),
             bytes_in=self._traffic.bytes_in,
             bytes_out=self._traffic.bytes_out,
+            foreign_peers=self._strangers.count,
             dropped={
                 "events": self._events.dropped,
                 "oversized": self._oversized,
