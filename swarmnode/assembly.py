@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
+from protocol.errors import Reason
 from swarmnode.config import Settings
 from swarmnode.generate.encode import TextCodec, text_codec
 from swarmnode.generate.generator import Generator
@@ -26,7 +27,7 @@ from swarmnode.questions import open_tasks, swarm_id
 from swarmnode.run_directory import RunDirectory
 from swarmnode.swarm.exchange import Exchange
 from swarmnode.swarm.pool import Pool
-from swarmnode.swarm.transport import Transport
+from swarmnode.swarm.transport import FetchProblem, Transport
 from swarmnode.tasks.answer import instruction
 from swarmnode.tasks.scorer import Scorer
 from swarmnode.tasks.taskset import TaskSet
@@ -150,7 +151,8 @@ def _tell_addresses(transport: Transport, directory: RunDirectory) -> None:
 
 
 def _open_metrics(settings: Settings, swarm: Manifest, label: str, closing: ExitStack) -> Metrics:
-    metrics = Metrics(settings.metrics.host, settings.metrics.port)
+    known = {"rollouts_refused": list(Reason), "rollouts_missed": list(FetchProblem)}
+    metrics = Metrics(settings.metrics.host, settings.metrics.port, known)
     if settings.metrics.port >= 0:
         closing.callback(metrics.close)
         url = metrics.open(swarm=swarm.name, model=label, sharing=settings.sharing.rule)
