@@ -151,7 +151,10 @@ def _tell_addresses(transport: Transport, directory: RunDirectory) -> None:
 
 
 def _open_metrics(settings: Settings, swarm: Manifest, label: str, closing: ExitStack) -> Metrics:
-    known = {"rollouts_refused": list(Reason), "rollouts_missed": list(FetchProblem)}
+    known: dict[str, list[str]] = {
+        "rollouts_refused": [*Reason],
+        "rollouts_missed": [*FetchProblem],
+    }
     metrics = Metrics(settings.metrics.host, settings.metrics.port, known)
     if settings.metrics.port >= 0:
         closing.callback(metrics.close)

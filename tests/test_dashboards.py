@@ -1,4 +1,4 @@
-"""Prometheus and Grafana: the shipped rules and dashboards against real nodes and a real Prometheus.
+"""The shipped Prometheus rules and Grafana dashboards, with real nodes and a real Prometheus.
 
 Three nodes are started by the command line and scraped by the Debian package `prometheus` (promtool
 comes with it); without it the tests that need it are skipped, and say so.
@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
+
+from swarmnode import metrics
 
 ROOT = Path(__file__).parents[1]
 PROMETHEUS = ROOT / "docker" / "prometheus"
@@ -70,7 +72,7 @@ class Server:
     def get(self, path: str, **parameters: str) -> Any:
         url = f"{self._url}/{path}?{urllib.parse.urlencode(parameters)}"
         try:
-            with urllib.request.urlopen(url) as answer:
+            with urllib.request.urlopen(url) as answer:  # noqa: S310  our own loopback address
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:  # the body says what is wrong with the query
             raise AssertionError(error.read().decode()) from error
@@ -129,7 +131,7 @@ def start_nodes(folder: Path) -> dict[str, subprocess.Popen[bytes]]:
         address = f"/ip4/127.0.0.1/tcp/{port}/p2p/{json.loads(printed)['peer_id']}"
         command = [sys.executable, "-m", "swarmnode", "join", "--model", "demo", "--run", str(run)]
         command += ["--host", "127.0.0.1", "--port", str(port), "--threads", "1"]
-        command += ["--metrics-port", str(metrics_port), "--min-round-s", "1"]
+        command += ["--metrics-port", str(metrics_port), "--min-round-s", "1", "--rounds", "1000"]
         command += known
         known = known or ["--peer", address]
         with (folder / f"node-{number}.log").open("wb") as log:
@@ -245,8 +247,6 @@ def test_every_alert_and_recording_has_a_unit_test() -> None:
 
 def test_the_rules_and_panels_know_only_metrics_that_exist() -> None:
     """A misspelt name gives no error in PromQL, only silence."""
-    from swarmnode import metrics
-
     known = {f"swarmnode_{name}" for name in metrics._GAUGES}
     known |= {f"swarmnode_{name}_total" for name in (*metrics._COUNTERS, *metrics._LABELLED)}
     known |= {"swarmnode_held_out_task_accuracy", "swarmnode_node_info"}
