@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
+from protocol.errors import Reason
 from swarmnode.breadth import Breadth
 from swarmnode.config import Settings
 from swarmnode.gain import GainEstimate
@@ -29,7 +30,7 @@ from swarmnode.run_directory import RunDirectory
 from swarmnode.swarm.exchange import Exchange
 from swarmnode.swarm.mixing import Mixing
 from swarmnode.swarm.pool import Pool
-from swarmnode.swarm.transport import Transport
+from swarmnode.swarm.transport import FetchProblem, Transport
 from swarmnode.tasks.answer import instruction
 from swarmnode.tasks.scorer import Scorer
 from swarmnode.tasks.taskset import TaskSet
@@ -170,7 +171,11 @@ def _tell_addresses(given: Sequence[str], directory: RunDirectory) -> None:
 
 
 def _open_metrics(settings: Settings, swarm: Manifest, label: str, closing: ExitStack) -> Metrics:
-    metrics = Metrics(settings.metrics.host, settings.metrics.port)
+    known: dict[str, list[str]] = {
+        "rollouts_refused": [*Reason],
+        "rollouts_missed": [*FetchProblem],
+    }
+    metrics = Metrics(settings.metrics.host, settings.metrics.port, known)
     if settings.metrics.port >= 0:
         closing.callback(metrics.close)
         url = metrics.open(swarm=swarm.name, model=label, sharing=settings.sharing.rule)

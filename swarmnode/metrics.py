@@ -5,7 +5,9 @@ Everything is set from the records that are also written to the run directory, s
 """
 
 import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from prometheus_client import (
@@ -85,9 +87,15 @@ class _Seen:
 
 
 class Metrics:
-    """The exporter. `open` listens, `record` takes a round's report, `close` stops listening."""
+    """The exporter. `open` listens, `record` takes a round's report, `close` stops listening.
 
-    def __init__(self, host: str, port: int) -> None:
+    `known` are label values by counter, told as 0 from the start: a counter that first appears at 1
+    has not risen in Prometheus' eyes, so the first refusal would go unseen.
+    """
+
+    def __init__(
+        self, host: str, port: int, known: Mapping[str, Iterable[str]] = MappingProxyType({})
+    ) -> None:
         self._host = host
         self._port = port
         self._registry = CollectorRegistry()
@@ -106,6 +114,9 @@ class Metrics:
             name: Counter(f"swarmnode_{name}", text, [label], registry=self._registry)
             for name, (text, label) in _LABELLED.items()
         }
+        for name, values in known.items():
+            for value in values:
+                self._labelled[name].labels(value)
         self._held_out = Gauge(
             "swarmnode_held_out_task_accuracy",
             "Greedy accuracy on held-out questions, last evaluation.",

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,11 @@ def test_help_of_every_command_reads_and_loads_no_torch() -> None:
         assert "Usage" in result.stdout
     code = "import sys, swarmnode.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_tells_its_version() -> None:
+    result = swarmnode("--version")
+    assert (result.returncode, result.stdout) == (0, f"swarmnode {version('swarmnode')}\n")
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,14 @@ def test_totals_become_increments(metrics: Metrics) -> None:
     assert told["swarmnode_round_seconds_total"] == 4.0  # 2 + 2
 
 
+def test_known_labels_are_told_as_zero_before_the_first_round() -> None:
+    metrics = Metrics("127.0.0.1", 0, {"rollouts_refused": list(Reason)})
+    told = scrape(metrics.open())
+    metrics.close()
+    for reason in Reason:
+        assert told[f'swarmnode_rollouts_refused_total{{reason="{reason.value}"}}'] == 0
+
+
 def test_what_happened_before_a_restart_is_not_counted_again(metrics: Metrics) -> None:
     url = metrics.open()
     metrics.resume(TOTALS)
