@@ -1,6 +1,7 @@
 """The SAPO paper's table in miniature, with the controls that it lacks, on a CPU and offline.
 
     python examples/sapo_table.py --out runs/sapo --processes 2
+    python examples/sapo_table.py --out runs/sapo --processes 2 --extended    # and the ablations
     python examples/sapo_table.py --out runs/sapo-quick --processes 2 --quick
 
 Simulates swarms of eight nodes with the node's own modules (`examples/laboratory`), regime by
@@ -27,6 +28,7 @@ from laboratory.settings import (
     ABLATION_SEEDS,
     ABLATIONS,
     ARMS,
+    EXTENDED,
     QUICK_ROUNDS,
     QUICK_SEEDS,
     QUICK_TABLE,
@@ -55,8 +57,9 @@ def main() -> int:
         arguments.cache.mkdir(parents=True, exist_ok=True)
         perform(missing, arguments.out, arguments.cache, arguments.processes)
         command = shlex.join(["python", *sys.argv])
-        summarise(arguments.out, runs, command)
-        pictures = draw(arguments.out, runs)
+        preface = arguments.preface.read_text() if arguments.preface else ""
+        summary = summarise(arguments.out, runs, command, preface)
+        pictures = draw(arguments.out, runs, summary)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -72,6 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cache", type=Path, default=Path("runs/starts"), help="warm starts")
     parser.add_argument("--processes", type=int, default=1, help="runs at the same time")
     parser.add_argument("--quick", action="store_true", help="two seeds, fewer rounds and arms")
+    parser.add_argument(
+        "--extended", action="store_true", help="more regimes and the ablations as well"
+    )
+    parser.add_argument("--preface", type=Path, help="Markdown to put in front of the report")
     parser.add_argument("--regimes", nargs="+", choices=REGIMES, help="default: all of the table")
     parser.add_argument(
         "--arms",
@@ -87,16 +94,25 @@ def _parser() -> argparse.ArgumentParser:
 
 def planned(arguments: argparse.Namespace) -> list[Run]:
     """The runs that were asked for, seed by seed within regime and arm."""
-    table = QUICK_TABLE if arguments.quick else TABLE
+    if arguments.regimes or arguments.arms:
+        every = {name: (*TABLE.get(name, ()), *EXTENDED.get(name, ())) for name in REGIMES}
+        cells = [
+            (name, each)
+            for name in arguments.regimes or TABLE
+            for each in arguments.arms or every[name]
+        ]
+    else:
+        tables = [QUICK_TABLE] if arguments.quick else [TABLE]
+        tables += [EXTENDED] if arguments.extended else []
+        cells = [(name, each) for table in tables for name in table for each in table[name]]
     runs = []
-    for name in arguments.regimes or table:
+    for name, each in cells:
         regime = REGIMES[name]
         if arguments.quick:
             regime = replace(regime, rounds=QUICK_ROUNDS)
-        names = arguments.arms or table.get(name, TABLE[name])
         seeds = arguments.seeds or (QUICK_SEEDS if arguments.quick else seeds_of(regime))
-        runs += [Run(regime, arm(each), seed) for each in names for seed in seeds]
-    if not (arguments.quick or arguments.regimes or arguments.arms):
+        runs += [Run(regime, arm(each), seed) for seed in seeds]
+    if arguments.extended:
         regime, seeds = REGIMES[ABLATED_REGIME], arguments.seeds or ABLATION_SEEDS
         runs += [Run(regime, each, seed) for each in ABLATIONS.values() for seed in seeds]
     return runs

@@ -96,7 +96,10 @@ def join(
         int | None, typer.Option(help="Stop after this many rounds; 0: until stopped.")
     ] = None,
     sharing: Annotated[
-        str | None, typer.Option(help="sapo: learn from peers as published; off: train alone.")
+        str | None,
+        typer.Option(
+            help="hybrid: learn from what peers got right; sapo: as published; off: train alone."
+        ),
     ] = None,
     questions: Annotated[
         int | None,

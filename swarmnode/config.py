@@ -76,8 +76,10 @@ class GenerateSettings(Section, frozen=True):
 class SharingSettings(Section, frozen=True):
     """What is exchanged with the swarm and how much of it is trained on."""
 
-    rule: Literal["sapo", "hybrid", "off"] = "sapo"
-    external: NonNegative = 4  # peers' groups per round (J of SAPO); fewer where fewer are fresh
+    rule: Literal["hybrid", "sapo", "off"] = "hybrid"
+    # Peers' groups per round (J of SAPO); fewer where fewer are fresh. What hybrid makes of it:
+    # `HybridSettings`.
+    external: NonNegative = 4
     publish: Positive = 8  # own groups offered to peers per round, at most
     fetch_factor: Positive = 2  # fetched per wanted group: some will have zero advantage
     pool_groups: Positive = 256  # admitted peers' groups kept for sampling; the oldest is dropped

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 def settings(**run: object) -> Settings:
     flags = {
         "generate": {"questions": 2, "completions": 4},
+        "sharing": {"rule": "sapo"},
         "run": {"threads": 1, "checkpoint_every": 1, "evaluate_questions": 2, **run},
         "metrics": {"port": -1},
     }

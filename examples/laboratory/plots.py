@@ -1,31 +1,62 @@
-"""One picture per regime: own reward and held-out accuracy, per round and per generated token.
+"""One picture per regime: own reward and held-out accuracy, per round and per generated token;
+and one of the ablations.
 
 Lines are means over seeds and nodes, bands ± one standard error over seeds. Needs matplotlib.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from .measures import BLOCK_ROUNDS, generated_tokens, mean_and_error, mean_held_out, own_rewards
 from .runs import Finished, read_run
-from .settings import Run
+from .settings import ABLATED, ABLATIONS, Run
 
 
-def draw(out: Path, runs: Sequence[Run]) -> list[Path]:
-    """Draws `<regime>.png` into `out` for each regime with a finished run; returns the files."""
+def draw(out: Path, runs: Sequence[Run], summary: Mapping[str, Any]) -> list[Path]:
+    """Draws `<regime>.png` into `out` for each regime with a finished run, and `ablations.png` from
+    the summary; returns the files."""
     found = [(run, finished) for run in runs if (finished := read_run(out, run)) is not None]
     pictures = []
     for name in dict.fromkeys(run.regime.name for run, _ in found):
         arms: dict[str, list[Finished]] = {}
         for run, finished in found:
-            if run.regime.name == name:
+            if run.regime.name == name and run.arm.name not in ABLATIONS:
                 arms.setdefault(run.arm.name, []).append(finished)
         picture = out / f"{name}.png"
         _picture(name, arms, picture)
         pictures.append(picture)
+    if summary["ablations"]:
+        picture = out / "ablations.png"
+        _ablations(summary["ablations"]["arms"], picture)
+        pictures.append(picture)
     return pictures
+
+
+def _ablations(arms: Mapping[str, Any], picture: Path) -> None:
+    """Paired differences to what is ablated, best first, with each seed as a point."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 6), layout="constrained", dpi=110)
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 2, sharey=True)
+    names = sorted(
+        (name for name in arms if name != ABLATED),
+        key=lambda name: arms[name]["cumulative_own_reward"]["difference"],
+    )
+    keys = (("cumulative_own_reward", "cumulative own reward"), ("held_out", "held-out accuracy"))
+    for panel, (key, title) in zip(panels, keys, strict=True):
+        base = arms[ABLATED][key]["by_seed"]
+        panel.barh(names, [arms[name][key]["difference"] for name in names], color="tab:blue")
+        for place, name in enumerate(names):
+            points = [value - base[seed] for seed, value in arms[name][key]["by_seed"].items()]
+            panel.plot(points, [place] * len(points), "o", color="black", markersize=3)
+        panel.axvline(0, color="black", linewidth=0.8)
+        panel.set_xlabel(f"{title}: difference to {ABLATED}")
+        panel.grid(axis="x", alpha=0.3)
+    figure.savefig(picture)
 
 
 def _picture(name: str, arms: dict[str, list[Finished]], picture: Path) -> None:

@@ -52,7 +52,7 @@ def is_finished(out: Path, run: Run) -> bool:
     now = json.loads(json.dumps(_settings(run)))
     # A setting that the node has got since is at its default, which changes no older run.
     if found["run"] != now["run"] or any(
-        found[section].items() - now[section].items() for section in ("train", "sharing")
+        found[section].items() - now[section].items() for section in ("train", "sharing", "hybrid")
     ):
         raise ConfigError(
             f"{folder} holds a run with other settings: choose another --out, or remove it"

@@ -196,9 +196,15 @@ _SHORT = (BASELINE, "sapo 2/6", "hybrid 2/6")
 TABLE: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "sparse": tuple(ARMS),
-        "dense": (BASELINE, "sapo 4/4", "sapo 2/6", "hybrid 4/4", "hybrid 2/6"),
+        "dense": _SHORT,
         "one_task": _SHORT,
         "noisy": _SHORT,
+    }
+)
+# With `--extended`, and then the ablations too.
+EXTENDED: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "dense": ("sapo 4/4", "hybrid 4/4"),
         "mixed": _SHORT,
         "stale": ("sapo 2/6", "hybrid 2/6"),  # alone it is the sparse regime
     }

@@ -51,9 +51,9 @@ _GAIN = (
 )
 
 
-def summarise(out: Path, runs: Sequence[Run], command: str) -> dict[str, Any]:
-    """Writes `summary.json` and `sapo.md` into `out` and returns the summary. Runs that are not
-    finished are left out."""
+def summarise(out: Path, runs: Sequence[Run], command: str, preface: str = "") -> dict[str, Any]:
+    """Writes `summary.json` and `sapo.md`, which begins with `preface`, into `out` and returns the
+    summary. Runs that are not finished are left out."""
     found = [(run, finished) for run in runs if (finished := read_run(out, run)) is not None]
     regimes = list(dict.fromkeys(run.regime.name for run, _ in found))
     summary: dict[str, Any] = {"command": command, "baseline": BASELINE, "regimes": {}}
@@ -68,7 +68,7 @@ def summarise(out: Path, runs: Sequence[Run], command: str) -> dict[str, Any]:
     summary["claims"] = claims(summary["regimes"])
     summary["cpu_s"] = round(sum(finished.cpu_s for _, finished in found), 1)
     (out / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
-    (out / "sapo.md").write_text(render(summary))
+    (out / "sapo.md").write_text(render(summary, preface))
     return summary
 
 
@@ -146,10 +146,11 @@ def _arm(by_seed: Mapping[int, Measures], baseline: Mapping[int, Measures]) -> d
     return found
 
 
-def render(summary: Mapping[str, Any]) -> str:
-    """The summary as Markdown."""
+def render(summary: Mapping[str, Any], preface: str = "") -> str:
+    """The summary as Markdown, behind the preface."""
     parts = [
-        "# Sharing rollouts, in miniature",
+        preface.strip() or "# Sharing rollouts, in miniature",
+        "## How to read the tables",
         f"Made by `{summary['command']}` from the runs' JSONL; {summary['cpu_s']:.0f} CPU seconds "
         "of runs. What the columns mean: `examples/laboratory/measures.py`; regimes and arms: "
         "`examples/laboratory/settings.py`. Mean over seeds ± standard error; in brackets the "
@@ -180,6 +181,7 @@ def render(summary: Mapping[str, Any]) -> str:
             f"One part of `{ABLATED}` changed at a time, in the sparse regime, seeds {seeds}; in "
             f"brackets the paired difference to {ABLATED}.",
             _table(summary["ablations"]["arms"], _ABLATION),
+            "![ablations](ablations.png)",
         ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

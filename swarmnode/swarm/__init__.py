@@ -16,7 +16,10 @@
     exchange.py         this node's side: publish, note offers, fetch, admit
     admission.py        what is refused, in which order, under which name
     offers.py           what peers offer now
-    sampling.py         which offers are fetched, which groups are trained on
+    mixing.py           own and peers' groups: the decisions of `sharing.rule`
+      sampling.py         draws: which offers are fetched, which groups are trained on
+      ability.py          how often this node is right, by task
+      guard.py            less of peers while the own reward falls
     conversion.py       groups to what travels and back
     pool.py             peers' groups that wait to be trained on
 

@@ -6,6 +6,8 @@
 - `prefix.py`: hidden states of completions, each distinct prompt computed once
 - `objectives/`: what is minimised, one small file per paper and one table of names
 - `loss.py`: an objective's terms averaged over own and peers' completions; KL to a reference
+- `foreign.py`: peers' completions in the loss under the hybrid rule
+- `alignment.py`: whether peers' completions pull where this node's own do
 - `entropy.py`: EPO's entropy bonus and corridor
 - `reference.py`: the frozen policy of the KL term
 - `optimizer.py`: AdamW on float32 master weights; skips a step that is not finite
