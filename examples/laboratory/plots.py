@@ -63,7 +63,7 @@ def _picture(name: str, arms: dict[str, list[Finished]], picture: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 8), layout="constrained", dpi=110)
+    figure = Figure(figsize=(12, 8.5), layout="constrained", dpi=110)
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 2)
     seeds = max(len(found) for found in arms.values())
@@ -87,7 +87,8 @@ def _picture(name: str, arms: dict[str, list[Finished]], picture: Path) -> None:
     for panel in axes[1]:
         panel.axhline(constant, color="grey", linestyle=":", label="best constant answer")
     axes[0, 0].set_title(f"fresh completions, mean of {BLOCK_ROUNDS} rounds", fontsize=10)
-    axes[1, 0].legend(fontsize=8)
+    lines, labels = axes[1, 0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=6, fontsize=9)
     figure.savefig(picture)
 
 
