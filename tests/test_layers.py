@@ -53,6 +53,7 @@ LAYERS = {
     "swarmnode.swarm.p2pd": Layer(SWARM, "hivemind anyio"),
     "swarmnode.swarm.p2pd_control": Layer(SWARM, "hivemind google.protobuf"),
     "swarmnode.swarm.libp2p_trio": Layer(SWARM, LIBP2P),
+    "swarmnode.swarm.libp2p_host": Layer(SWARM, LIBP2P),
     "swarmnode.swarm.libp2p_streams": Layer(SWARM, LIBP2P),
     "swarmnode.swarm.libp2p_gossip": Layer(SWARM, LIBP2P),
     "swarmnode.swarm.libp2p_providers": Layer(SWARM, LIBP2P),

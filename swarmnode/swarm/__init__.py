@@ -15,7 +15,8 @@
       hivemind_p2pd.py    a host that is hivemind's Go daemon
         p2pd.py             starting it
         p2pd_control.py     talking to it
-      libp2p_trio.py      a host that is py-libp2p, pure Python
+      libp2p_trio.py      starting py-libp2p, pure Python
+        libp2p_host.py      the host that it is
         libp2p_gossip.py    the gate between strangers' gossip and py-libp2p
         libp2p_providers.py provider records, so that both kinds find each other
         libp2p_streams.py   its streams
