@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test lint check bench clean
+.PHONY: install demo test lint check bench container-test clean
 
 install: $(STAMP)
 
@@ -31,6 +31,10 @@ check: lint test
 bench: $(STAMP)
 	$(BIN)/python tests/bench/wire_size.py
 	$(BIN)/python tests/bench/round_profile.py
+
+# Root, podman and debootstrap: see the head of the script.
+container-test:
+	bash tests/container/run.sh
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache

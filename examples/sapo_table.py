@@ -23,16 +23,21 @@ from pathlib import Path
 from laboratory.plots import draw
 from laboratory.runs import do_run, folder_of, is_finished, prepare_process
 from laboratory.settings import (
+    ABLATED_REGIME,
+    ABLATION_SEEDS,
+    ABLATIONS,
     ARMS,
     QUICK_ROUNDS,
     QUICK_SEEDS,
     QUICK_TABLE,
     REGIMES,
-    SEEDS,
+    SMALL_WIDTH,
     TABLE,
     Run,
+    arm,
+    seeds_of,
 )
-from laboratory.starts import make_starts
+from laboratory.starts import WIDTH, make_starts
 from laboratory.table import summarise
 
 from swarmnode.errors import ConfigError
@@ -68,7 +73,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--processes", type=int, default=1, help="runs at the same time")
     parser.add_argument("--quick", action="store_true", help="two seeds, fewer rounds and arms")
     parser.add_argument("--regimes", nargs="+", choices=REGIMES, help="default: all of the table")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, help="default: the regime's")
+    parser.add_argument(
+        "--arms",
+        nargs="+",
+        choices=[*ARMS, *ABLATIONS],
+        metavar="ARM",
+        help="default: the regime's",
+    )
     parser.add_argument("--seeds", nargs="+", type=int, help="each its own warm start")
     parser.add_argument("--list", action="store_true", help="list what is to be done, do nothing")
     return parser
@@ -77,26 +88,30 @@ def _parser() -> argparse.ArgumentParser:
 def planned(arguments: argparse.Namespace) -> list[Run]:
     """The runs that were asked for, seed by seed within regime and arm."""
     table = QUICK_TABLE if arguments.quick else TABLE
-    seeds = arguments.seeds or (QUICK_SEEDS if arguments.quick else SEEDS)
     runs = []
     for name in arguments.regimes or table:
         regime = REGIMES[name]
         if arguments.quick:
             regime = replace(regime, rounds=QUICK_ROUNDS)
-        arms = arguments.arms or table.get(name, TABLE[name])
-        runs += [Run(regime, ARMS[arm], seed) for arm in arms for seed in seeds]
+        names = arguments.arms or table.get(name, TABLE[name])
+        seeds = arguments.seeds or (QUICK_SEEDS if arguments.quick else seeds_of(regime))
+        runs += [Run(regime, arm(each), seed) for each in names for seed in seeds]
+    if not (arguments.quick or arguments.regimes or arguments.arms):
+        regime, seeds = REGIMES[ABLATED_REGIME], arguments.seeds or ABLATION_SEEDS
+        runs += [Run(regime, each, seed) for each in ABLATIONS.values() for seed in seeds]
     return runs
 
 
 def perform(runs: Sequence[Run], out: Path, cache: Path, processes: int) -> None:
     """Makes the missing starts, one seed per process, then does the runs; tells of each."""
-    levels: dict[int, set[int]] = {}
+    levels: dict[tuple[int, int], set[int]] = {}  # by seed and width
     for run in runs:
-        levels.setdefault(run.seed, set()).add(run.regime.blur_steps)
+        for width in (WIDTH, SMALL_WIDTH) if run.regime.small else (WIDTH,):
+            levels.setdefault((run.seed, width), set()).add(run.regime.blur_steps)
     with _workers(processes) as workers:
         starts = {
-            workers.submit(make_starts, cache, seed, sorted(blur)): seed
-            for seed, blur in levels.items()
+            workers.submit(make_starts, cache, seed, sorted(blur), width=width): seed
+            for (seed, width), blur in levels.items()
         }
         for start in as_completed(starts):
             start.result()

@@ -137,13 +137,13 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """0.26 M parameters, randomly initialised."""
+def build_model(tokenizer: PreTrainedTokenizerFast, width: int = 96) -> LlamaForCausalLM:
+    """0.26 M parameters at the default width, randomly initialised."""
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
-            hidden_size=96,
-            intermediate_size=256,
+            hidden_size=width,
+            intermediate_size=width * 8 // 3,
             num_hidden_layers=2,
             num_attention_heads=4,
             max_position_embeddings=256,

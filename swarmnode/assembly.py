@@ -8,13 +8,16 @@ import hashlib
 import logging
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
 
+from protocol.errors import Reason
+from swarmnode.breadth import Breadth
 from swarmnode.config import Settings
+from swarmnode.gain import GainEstimate
 from swarmnode.generate.encode import TextCodec, text_codec
 from swarmnode.generate.generator import Generator
 from swarmnode.generate.hf import HFGenerator
@@ -25,8 +28,9 @@ from swarmnode.metrics import Metrics
 from swarmnode.questions import open_tasks, swarm_id
 from swarmnode.run_directory import RunDirectory
 from swarmnode.swarm.exchange import Exchange
+from swarmnode.swarm.mixing import Mixing
 from swarmnode.swarm.pool import Pool
-from swarmnode.swarm.transport import Transport
+from swarmnode.swarm.transport import FetchProblem, Transport
 from swarmnode.tasks.answer import instruction
 from swarmnode.tasks.scorer import Scorer
 from swarmnode.tasks.taskset import TaskSet
@@ -55,6 +59,9 @@ class Parts:
     transport: Transport
     exchange: Exchange
     pool: Pool
+    mixing: Mixing
+    gain: GainEstimate
+    breadth: Breadth
     scorer: Scorer
     metrics: Metrics
     codec: TextCodec
@@ -87,7 +94,8 @@ def assemble(
     transport = make_transport(identity, swarm_hash, policy.label)
     closing.callback(transport.close)
     transport.open()
-    _tell_addresses(transport, directory)
+    is_offline = settings.network.backend == "off"
+    _tell_addresses(() if is_offline else transport.status().addresses, directory)
     exchange = Exchange(
         transport,
         settings.sharing,
@@ -104,6 +112,7 @@ def assemble(
     codec = text_codec(policy.tokenizer)
     prompts = prompt_encoder(policy.tokenizer, codec, instruction(swarm.answer_format))
     sharing = settings.sharing
+    foreign = settings.hybrid if sharing.rule == "hybrid" else None
     return Parts(
         tasks=tasks,
         task_names=task_names,
@@ -112,13 +121,23 @@ def assemble(
         policy=policy,
         transport=transport,
         exchange=exchange,
-        pool=Pool(sharing.pool_groups, sharing.max_age_s, sharing.max_wait_rounds),
+        pool=Pool(
+            sharing.pool_groups,
+            sharing.max_age_s,
+            sharing.max_wait_rounds,
+            foreign.max_uses if foreign else 1,
+        ),
+        mixing=Mixing(sharing, settings.hybrid),
+        gain=GainEstimate(),
+        breadth=Breadth(settings.generate.completions, settings.generate.most_completions),
         scorer=scorer,
         metrics=_open_metrics(settings, swarm, policy.label, closing),
         codec=codec,
         prompts=prompts,
         generator=make_generator(policy, prompts, settings, seed),
-        trainer=Trainer(policy.model, settings.train, policy.pad_id, settings.generate.temperature),
+        trainer=Trainer(
+            policy.model, settings.train, policy.pad_id, settings.generate.temperature, foreign
+        ),
         rng=random.Random(seed),  # noqa: S311  draws of questions and rollouts
         seed=seed,
         threads=threads,
@@ -139,18 +158,24 @@ def make_generator(
     )
 
 
-def _tell_addresses(transport: Transport, directory: RunDirectory) -> None:
+def _tell_addresses(given: Sequence[str], directory: RunDirectory) -> None:
     """Logs and writes down how others reach this node, the most useful address first."""
-    addresses = sorted(transport.status().addresses, key=lambda a: "/127.0.0.1/" in a)
+    addresses = sorted(given, key=lambda a: "/127.0.0.1/" in a)
     for address in addresses:
         log.info("listening address=%s", address)
     if addresses:
         log.info("others join with: swarmnode join --peer %s", addresses[0])
+    else:
+        log.info("offline: listening nowhere")
     directory.write(ADDRESSES, "".join(f"{address}\n" for address in addresses))
 
 
 def _open_metrics(settings: Settings, swarm: Manifest, label: str, closing: ExitStack) -> Metrics:
-    metrics = Metrics(settings.metrics.host, settings.metrics.port)
+    known: dict[str, list[str]] = {
+        "rollouts_refused": [*Reason],
+        "rollouts_missed": [*FetchProblem],
+    }
+    metrics = Metrics(settings.metrics.host, settings.metrics.port, known)
     if settings.metrics.port >= 0:
         closing.callback(metrics.close)
         url = metrics.open(swarm=swarm.name, model=label, sharing=settings.sharing.rule)

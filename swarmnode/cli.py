@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 wrong use (one line says what, what is allowed, 
 """
 
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -55,6 +56,24 @@ def main() -> NoReturn:
             sys.exit(error.exit_code)
         _fail(f"{message} (--help shows what is allowed)", error.exit_code)
     sys.exit(result if type(result) is int else 0)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"swarmnode {metadata.version('swarmnode')}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """What may stand before a command."""
 
 
 @app.command()
@@ -223,7 +242,9 @@ def evaluate(
 
 @app.command()
 def inspect(
-    source: Annotated[str, typer.Argument(help="File with one frame, hexadecimal text, or -.")],
+    source: Annotated[
+        str, typer.Argument(help="A frame: file or - (bytes or hexadecimal text), or the text.")
+    ],
     swarm: Annotated[
         str | None, typer.Option(help="Swarm to check the signature against (name or file).")
     ] = None,

@@ -5,12 +5,13 @@ bounds is a `ConfigError`. What all nodes of a swarm must share is not here but 
 """
 
 import re
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, inspect
 
 from protocol.limits import MAX_LABEL_BYTES
 from swarmnode.errors import ConfigError
@@ -20,7 +21,31 @@ NonNegative = Annotated[int, Meta(ge=0)]
 PositiveFloat = Annotated[float, Meta(gt=0)]
 NonNegativeFloat = Annotated[float, Meta(ge=0)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
-Label = Annotated[str, Meta(max_length=MAX_LABEL_BYTES, pattern=r"^[\x20-\x7e]*\Z")]
+# A description is what an error says instead of the pattern.
+Label = Annotated[
+    str,
+    Meta(
+        max_length=MAX_LABEL_BYTES,
+        pattern=r"^[\x20-\x7e]*\Z",
+        description=f"at most {MAX_LABEL_BYTES} printable ASCII characters",
+    ),
+]
+Device = Annotated[
+    str,
+    Meta(
+        pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)\Z",
+        description="auto, cpu, cuda or cuda:<number>",
+    ),
+]
+
+
+# The flags that are not called as their key.
+_FLAGS = {
+    "metrics.port": "--metrics-port",
+    "model.name": "--model",
+    "network.peers": "--peer",
+    "sharing.rule": "--sharing",
+}
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -34,7 +59,7 @@ class ModelSettings(Section, frozen=True):
     revision: str | None = None  # hub commit, tag or branch; None: the hub's default branch
     label: Label = ""  # what peers see, printable ASCII; empty: derived from the name
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on GPU, else float32
-    device: str = "auto"  # auto: cuda when there is one, else cpu
+    device: Device = "auto"  # auto: cuda when there is one, else cpu
 
 
 class GenerateSettings(Section, frozen=True):
@@ -42,6 +67,8 @@ class GenerateSettings(Section, frozen=True):
 
     questions: Positive = 4  # own questions per round (I of SAPO)
     completions: Annotated[int, Meta(ge=2, le=64)] = 8  # G, completions of one question
+    # G doubles up to this many while few groups have a signal (`breadth.py`); 0: it stays.
+    most_completions: Annotated[int, Meta(ge=0, le=512)] = 0
     max_new_tokens: Annotated[int, Meta(ge=1, le=32768)] = 256
     temperature: Annotated[float, Meta(gt=0, le=10)] = 1.0
 
@@ -49,7 +76,7 @@ class GenerateSettings(Section, frozen=True):
 class SharingSettings(Section, frozen=True):
     """What is exchanged with the swarm and how much of it is trained on."""
 
-    rule: Literal["sapo", "off"] = "sapo"
+    rule: Literal["sapo", "hybrid", "off"] = "sapo"
     external: NonNegative = 4  # peers' groups per round (J of SAPO); fewer where fewer are fresh
     publish: Positive = 8  # own groups offered to peers per round, at most
     fetch_factor: Positive = 2  # fetched per wanted group: some will have zero advantage
@@ -59,6 +86,35 @@ class SharingSettings(Section, frozen=True):
     max_age_s: PositiveFloat = 3600.0
     max_wait_rounds: NonNegative = 5  # own rounds a pooled group may wait before it is dropped
     keep_announcements: Positive = 2  # newest announcements of one peer that are fetched from
+    gain_every: NonNegative = 10  # rounds between measurements of what peers give; 0: never
+
+
+class HybridSettings(Section, frozen=True):
+    """The parts of `sharing.rule = "hybrid"`, each with its switch: which of peers' groups are
+    trained on (`swarm/mixing.py`) and how they enter the loss (`train/foreign.py`)."""
+
+    # Which groups.
+    rescue_below: Annotated[float, Meta(ge=0, le=1)] = 0.5  # own rate at the task; 0: no rescue
+    own_tasks_only: bool = True
+    priority: Literal["uniform", "balance", "headroom"] = "uniform"
+    # J may grow to this many times sharing.external where so many are useful.
+    stretch: Annotated[float, Meta(ge=1)] = 2.0
+    # Own questions take the place of peers' groups below this many times sharing.external.
+    fill: NonNegativeFloat = 1.0
+    paired: NonNegative = 0  # of the own questions in a round
+    max_uses: Positive = 1
+    max_lag: NonNegative = 16  # policy versions of the author since it answered
+    guard: bool = True
+    # How they enter the loss.
+    negatives: Literal["drop", "taper", "keep"] = "drop"
+    advantage: Literal["mean_std", "mean", "maxrl"] = "mean"
+    margin: NonNegativeFloat = 0.3  # the baseline lies this far below the group's mean reward
+    own_baseline: bool = False  # and not above this node's own rate at the task
+    max_gap: NonNegativeFloat = 0.0  # nats per token from the sampler; more is masked; 0: no bound
+    scaling: bool = False  # weight by how likely the completion is here (HACPO)
+    shaping: NonNegativeFloat = 0.0  # γ of LUFFY's p / (p + γ); 0: log p
+    normaliser: Literal["separate", "joint"] = "joint"
+    weight: NonNegativeFloat = 1.0  # λ, of peers' part of the loss
 
 
 class TrainSettings(Section, frozen=True):
@@ -139,6 +195,7 @@ class Settings(Section, frozen=True):
     model: ModelSettings = ModelSettings()
     generate: GenerateSettings = GenerateSettings()
     sharing: SharingSettings = SharingSettings()
+    hybrid: HybridSettings = HybridSettings()
     train: TrainSettings = TrainSettings()
     network: NetworkSettings = NetworkSettings()
     run: RunSettings = RunSettings()
@@ -159,16 +216,25 @@ def load(
     """The settings in force: `base` (or the defaults), overlaid by the file, then by the flags.
 
     `flags` maps section → key → value ("" is the top level); a value of None means "not given".
-    Raises `ConfigError` with the offending key, and the file's path if it stands there.
+    Raises `ConfigError` that names the flag as it is typed, or the file and the key in it.
     """
     settings = base or Settings()
     if path is not None:
-        settings = _changed(settings, _read_toml(path), f"{path}: ")
+        settings = _changed(settings, _read_toml(path), lambda key: f"`{key}`", f"{path}: ")
     given = {
         section: {key: value for key, value in values.items() if value is not None}
         for section, values in flags.items()
     }
-    return _changed(settings, given.pop("", {}) | given, "")
+    return _changed(settings, given.pop("", {}) | given, flag)
+
+
+def flag(key: str) -> str:
+    """What the command line calls the setting `key`.
+
+    >>> flag("train.lr"), flag("run.min_round_s"), flag("sharing.rule")
+    ('--lr', '--min-round-s', '--sharing')
+    """
+    return _FLAGS.get(key) or "--" + key.rpartition(".")[2].replace("_", "-")
 
 
 def dump(settings: Settings) -> str:
@@ -190,14 +256,17 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
 
 
-def _changed(settings: Settings, changes: dict[str, Any], source: str) -> Settings:
-    """The settings with `changes` laid over them; `source` begins the message of an error."""
+def _changed(
+    settings: Settings, changes: dict[str, Any], name: Callable[[str], str], source: str = ""
+) -> Settings:
+    """The settings with `changes` laid over them. In the message of an error `source` comes first
+    and `name` is what the user calls a key."""
     tree = msgspec.to_builtins(settings)
     _overlay(tree, changes)
     try:
         return msgspec.convert(tree, Settings)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}{_plain(error)}{_given(error, tree)}") from error
+        raise ConfigError(f"{source}{_problem(error, tree, name)}") from error
 
 
 def _overlay(tree: dict[str, Any], changes: dict[str, Any]) -> None:
@@ -208,17 +277,39 @@ def _overlay(tree: dict[str, Any], changes: dict[str, Any]) -> None:
             tree[key] = value
 
 
-def _plain(error: msgspec.ValidationError) -> str:
-    """msgspec's message with `$.train.lr` turned into `train.lr`."""
-    return str(error).replace("`$.", "`").replace(" - at `$`", "")
-
-
-def _given(error: msgspec.ValidationError, tree: dict[str, Any]) -> str:
-    """What stands at the key that msgspec names, to be put behind its message."""
+def _problem(
+    error: msgspec.ValidationError, tree: dict[str, Any], name: Callable[[str], str]
+) -> str:
+    """What is wrong, what is allowed and what was given, as far as msgspec's message tells."""
+    plain = str(error).replace("`$.", "`").replace(" - at `$`", "")
     found = re.search(r"at `\$\.([a-z0-9_.]+)`", str(error))
     if found is None:
-        return ""
+        return plain
+    kind: Any = inspect.type_info(Settings)
     value: Any = tree
-    for key in found[1].split("."):
-        value = value[key]
-    return "" if type(value) is dict else f", not {value!r}"
+    for part in found[1].split("."):
+        kind = next(field.type for field in kind.fields if field.name == part)
+        value = value[part]
+    if type(value) is dict:
+        return plain
+    allowed = _allowed(kind)
+    return f"{name(found[1])} must be {allowed}, not {value!r}" if allowed else plain
+
+
+def _allowed(kind: inspect.Type) -> str:
+    """What a setting of this type may be, in words; "" for what is no single value."""
+    match kind:
+        case inspect.Metadata(extra_json_schema={"description": str(words)}):
+            return words
+        case inspect.UnionType(types):
+            return " or ".join(filter(None, map(_allowed, types)))
+        case inspect.LiteralType(values):
+            return f"one of {', '.join(map(str, values))}"
+        case inspect.StrType():
+            return "text"
+        case inspect.IntType() | inspect.FloatType():
+            bounds = (("≥", kind.ge), (">", kind.gt), ("≤", kind.le), ("<", kind.lt))
+            texts = [f"{sign} {bound:g}" for sign, bound in bounds if bound is not None]
+            number = "a whole number" if isinstance(kind, inspect.IntType) else "a number"
+            return f"{number} {' and '.join(texts)}".strip()
+    return ""

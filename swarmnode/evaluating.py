@@ -38,6 +38,9 @@ def run(target: str, swarm: str | None, questions: int, device: str, *, as_json:
 def _resolve(target: str, device: str) -> tuple[Settings, Path | None]:
     """The settings to load the model by, and the folder whose checkpoint replaces its weights."""
     path = Path(target)
+    if nodes := [str(node) for node in path.glob("node-*") if node.is_dir()]:
+        listed = ", ".join(sorted(nodes, key=lambda name: (len(name), name)))
+        raise ConfigError(f"{target} holds the nodes of a demo: give one of them, {listed}")
     if path.name.startswith("round-") and (path / "MANIFEST.json").exists():
         run, checkpoint = path.parent.parent, path
     elif (path / "checkpoints").is_dir():

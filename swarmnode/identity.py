@@ -107,6 +107,13 @@ def _write(path: Path, identity: Identity) -> Identity:
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ConfigError(
+            f"cannot write the key file {path}: {error.filename} is not a folder; choose another"
+        ) from error
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
         try:
             # O_EXCL with 0600: nobody else could read it at any moment.
             descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -120,5 +127,9 @@ def _write(path: Path, identity: Identity) -> Identity:
     except FileExistsError as error:
         raise ConfigError(f"{path} exists: choose another file or remove it first") from error
     except OSError as error:
-        raise SwarmNodeError(f"cannot write the key file {path}: {error.strerror}") from error
+        raise _unwritable(path, error) from error
     return identity
+
+
+def _unwritable(path: Path, error: OSError) -> SwarmNodeError:
+    return SwarmNodeError(f"cannot write the key file {path}: {error.strerror}")

@@ -1,6 +1,7 @@
 """What `swarmnode inspect` does: one frame's bytes, decoded for a person."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,13 @@ from swarmnode import manifest
 from swarmnode.errors import ConfigError
 from swarmnode.log import quoted
 
+# Bytes read of a source: the largest frame as hexadecimal text, in lines of any usual length.
+_MAX_SOURCE_BYTES = 3 * limits.MAX_FRAME_BYTES
+
 
 def run(source: str, swarm: str | None, *, as_json: bool) -> int:
-    """Prints the frame in `source` (a file, "-" or hexadecimal text).
+    """Prints the frame in `source` (a file, "-" or hexadecimal text; the former two may hold
+    either form). As JSON its completions and items are objects, with texts in full.
 
     Exit code 0 if a node of `swarm` would take it (without `swarm`: if it parses), else 1.
     """
@@ -36,7 +41,7 @@ def run(source: str, swarm: str | None, *, as_json: bool) -> int:
         accepted = False
     console = Console()
     if as_json:
-        console.print_json(data=shown)
+        console.print_json(data=shown, ensure_ascii=True)  # a peer's text may steer a terminal
     else:
         for name, value in shown.items():
             _print_field(console, name.replace("_", " "), value)
@@ -44,18 +49,31 @@ def run(source: str, swarm: str | None, *, as_json: bool) -> int:
 
 
 def _print_field(console: Console, name: str, value: Any) -> None:
-    lines = value if type(value) is list else [value]
+    lines = [_line(one) for one in value] if type(value) is list else [value]
     for line in lines:
         text = f"{name}: {line}"
         console.print(text, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
+def _line(entry: dict[str, Any]) -> str:
+    """A completion or an item in one line."""
+    if "text" in entry:
+        return (
+            f"{quoted(entry['text'])} mean_logp={entry['mean_logp']:.3f} "
+            f"tokens={entry['tokens']} ended={str(entry['ended']).lower()}"
+        )
+    return (
+        f"{entry['id']} task={entry['task_digest']} seed={entry['seed']} "
+        f"bytes={entry['frame_bytes']}"
+    )
+
+
 def _read(source: str) -> bytes:
     if source == "-":
-        return sys.stdin.buffer.read(limits.MAX_FRAME_BYTES + 1)
+        return _frame(sys.stdin.buffer.read(_MAX_SOURCE_BYTES))
     try:
         with Path(source).open("rb") as file:
-            return file.read(limits.MAX_FRAME_BYTES + 1)
+            return _frame(file.read(_MAX_SOURCE_BYTES))
     except (OSError, ValueError) as no_file:  # text of a frame is too long for a path
         try:
             return bytes.fromhex(source)
@@ -64,6 +82,16 @@ def _read(source: str) -> bytes:
                 f"{quoted(source)} is neither a readable file nor hexadecimal text; "
                 "give - to read standard input"
             ) from no_file
+
+
+def _frame(content: bytes) -> bytes:
+    """The frame in `content`, its bytes or hexadecimal text; one byte more than allowed at most.
+
+    They cannot be confused: a frame begins with its version, which is no hexadecimal digit.
+    """
+    with suppress(ValueError):  # then they are the bytes
+        content = bytes.fromhex(content.decode("ascii"))
+    return content[: limits.MAX_FRAME_BYTES + 1]
 
 
 def _fields(author: bytes, message: Announcement | Rollout) -> dict[str, Any]:
@@ -77,8 +105,12 @@ def _fields(author: bytes, message: Announcement | Rollout) -> dict[str, Any]:
     if type(message) is Announcement:
         shown["round"] = message.round
         shown["items"] = [
-            f"{item.rollout_id.hex()} task={item.task_digest.hex()} seed={item.seed} "
-            f"bytes={item.frame_bytes}"
+            {
+                "id": item.rollout_id.hex(),
+                "task_digest": item.task_digest.hex(),
+                "seed": item.seed,
+                "frame_bytes": item.frame_bytes,
+            }
             for item in message.items
         ]
         return shown
@@ -92,7 +124,7 @@ def _fields(author: bytes, message: Announcement | Rollout) -> dict[str, Any]:
         message.texts, message.mean_logps, message.token_counts, message.ended, strict=True
     )
     shown["completions"] = [
-        f"{quoted(text)} mean_logp={logp:.3f} tokens={count} ended={str(ended).lower()}"
+        {"text": text, "tokens": count, "mean_logp": logp, "ended": ended}
         for text, logp, count, ended in columns
     ]
     return shown

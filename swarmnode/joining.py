@@ -37,14 +37,15 @@ def join(
     resume: bool,
 ) -> int:
     """Runs a node until its rounds are done or a signal stops it; returns the exit code."""
+    asked = _settings(flags, settings_file)  # wrong use is told before a folder is made
     if run is None:
-        run_name = _default_run_name(flags, settings_file)
-        directory = first_free(run_name)
+        directory = first_free(_default_run_name(asked))
     else:
         directory = RunDirectory(run)
         directory.open()
     try:
-        settings = _settings(flags, settings_file, directory)
+        saved = directory.path / "config.toml"
+        settings = _settings(flags, settings_file or (saved if saved.exists() else None))
         swarm = manifest.load(settings.swarm or default_swarm(settings.model.name))
         _check_resume(directory, resume)
         return _run(settings, swarm, directory)
@@ -103,6 +104,8 @@ def round_line(report: RoundReport) -> str:
         f"trained={report.own_groups_with_signal}+{report.external_groups_trained} "
         f"peers={report.peers} refused={refused} seconds={report.seconds['total']:.2f}"
     )
+    if report.sharing_gain is not None:
+        line += f" peers_give={report.sharing_gain:+.2f}±{report.sharing_gain_error:.2f}"
     return f"{line} waiting_for={report.waiting_for!r}" if report.waiting_for else line
 
 
@@ -151,19 +154,20 @@ def _last_port(directory: RunDirectory, host: str) -> int:
     return port
 
 
-def _settings(
-    flags: dict[str, dict[str, Any]], settings_file: Path | None, directory: RunDirectory
-) -> Settings:
-    """Flags over the settings file; without one, over those the run was started with before."""
-    saved = directory.path / "config.toml"
-    if settings_file is None and saved.exists():
-        settings_file = saved
+def _settings(flags: dict[str, dict[str, Any]], settings_file: Path | None) -> Settings:
+    """Flags over the settings file: the user's or, without one, the one that the run was started
+    with before."""
+    from swarmnode.swarm.multiaddr import split_peer
+
     named = config.load(settings_file, {"model": flags["model"]}).model.name
-    return config.load(settings_file, flags, config.preset(named))
+    settings = config.load(settings_file, flags, config.preset(named))
+    by_flag = flags["network"]["peers"] is not None
+    for peer in settings.network.peers:
+        split_peer(peer, "--peer" if by_flag else f"{settings_file}: `network.peers`")
+    return settings
 
 
-def _default_run_name(flags: dict[str, dict[str, Any]], settings_file: Path | None) -> str:
-    settings = config.load(settings_file, {key: flags[key] for key in ("", "model")})
+def _default_run_name(settings: Settings) -> str:
     swarm = manifest.load(settings.swarm or default_swarm(settings.model.name))
     model = Path(settings.model.name).name.lower()
     return f"join-{model}" if model == swarm.name else f"join-{swarm.name}-{model}"

@@ -5,10 +5,19 @@ Everything is set from the records that are also written to the run directory, s
 """
 
 import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Info, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Info,
+    disable_created_metrics,
+    start_http_server,
+)
 
 from swarmnode.errors import ConfigError
 from swarmnode.report import Evaluation, RoundReport, Totals
@@ -21,6 +30,7 @@ _GAUGES = {
     "own_reward": "Mean reward of this node's fresh completions in the last round.",
     "external_reward": "Mean reward, by our scorer, of the peers' completions last admitted.",
     "held_out_accuracy": "Greedy accuracy on held-out questions, mean over tasks, last evaluation.",
+    "held_out_constant_baseline": "What the best constant answers score on the same questions.",
     "loss": "Loss of the last optimiser step.",
     "grad_norm": "Gradient norm of the last step, before clipping.",
     "kl": "Sampler's log-probability less the trainer's, mean over own tokens, nats.",
@@ -28,6 +38,11 @@ _GAUGES = {
     "entropy": "Entropy of the policy, mean over completion tokens, nats.",
     "clip_fraction": "Share of tokens whose gradient the clip stopped.",
     "staleness_seconds": "Mean age of the peers' groups trained on in the last round.",
+    "staleness_rounds": "Optimiser steps that the authors of the groups trained on took since.",
+    "effective_ratio": "Effective sample size of peers' completions, share of their number.",
+    "foreign_share": "What the weight of peers' part of the loss is multiplied by.",
+    "sharing_gain": "Progress that peers' completions bring, for each unit that own ones bring.",
+    "sharing_gain_error": "One standard error of swarmnode_sharing_gain.",
     "pool_groups": "Peers' groups waiting to be trained on.",
     "pool_age_seconds": "Mean age of the groups in the pool.",
     "peers": "Peers connected.",
@@ -36,6 +51,7 @@ _GAUGES = {
 }
 _COUNTERS = {
     "rounds": "Rounds done.",
+    "round_seconds": "Time of the rounds, all phases and what is between them.",
     "rounds_without_step": "Rounds in which no group had a signal, so nothing was learned.",
     "rounds_failed": "Rounds given up because the environment failed.",
     "scorer_failures": "Rollouts lost because the scorer process died or hung on them.",
@@ -47,6 +63,7 @@ _COUNTERS = {
     "external_groups_trained": "Peers' groups trained on.",
     "own_groups_trained": "Own groups trained on.",
     "network_restarts": "Times the network process was restarted.",
+    "network_foreign_peers": "Peers of another swarm or protocol version that greeted this node.",
     "network_bytes_in": "Payload bytes received.",
     "network_bytes_out": "Payload bytes sent.",
 }
@@ -65,16 +82,26 @@ class _Seen:
 
     totals: Totals = field(default_factory=Totals)
     restarts: int = 0
+    foreign_peers: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
 
 
 class Metrics:
-    """The exporter. `open` listens, `record` takes a round's report, `close` stops listening."""
+    """The exporter. `open` listens, `record` takes a round's report, `close` stops listening.
 
-    def __init__(self, host: str, port: int) -> None:
+    `known` are label values by counter, told as 0 from the start: a counter that first appears at 1
+    has not risen in Prometheus' eyes, so the first refusal would go unseen.
+    """
+
+    def __init__(
+        self, host: str, port: int, known: Mapping[str, Iterable[str]] = MappingProxyType({})
+    ) -> None:
         self._host = host
         self._port = port
         self._registry = CollectorRegistry()
+        # Otherwise each counter has a second series with the time at which it was made, and sums
+        # over names by pattern take it in. The library has this switch for the whole process only.
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
         self._gauges = {
             name: Gauge(f"swarmnode_{name}", text, registry=self._registry)
             for name, text in _GAUGES.items()
@@ -87,6 +114,9 @@ class Metrics:
             name: Counter(f"swarmnode_{name}", text, [label], registry=self._registry)
             for name, (text, label) in _LABELLED.items()
         }
+        for name, values in known.items():
+            for value in values:
+                self._labelled[name].labels(value)
         self._held_out = Gauge(
             "swarmnode_held_out_task_accuracy",
             "Greedy accuracy on held-out questions, last evaluation.",
@@ -128,12 +158,14 @@ class Metrics:
         self._gauges["pool_age_seconds"].set(report.pool_age_s)
         self._gauges["last_round_timestamp_seconds"].set(report.time)
         for phase, seconds in report.seconds.items():
-            self._labelled["phase_seconds"].labels(phase).inc(seconds)
+            if phase != "total":  # sums over phases would count everything twice
+                self._labelled["phase_seconds"].labels(phase).inc(seconds)
         self._count(report)
 
     def record_evaluation(self, evaluation: Evaluation) -> None:
         """Takes over one held-out evaluation."""
         self._gauges["held_out_accuracy"].set(evaluation.mean_accuracy)
+        self._gauges["held_out_constant_baseline"].set(evaluation.mean_constant_baseline)
         for task, accuracy in evaluation.accuracy.items():
             self._held_out.labels(task).set(accuracy)
 
@@ -149,6 +181,7 @@ class Metrics:
         new, old = report.totals, self._seen.totals
         increments = {
             "rounds": 1,
+            "round_seconds": report.seconds["total"],
             "rounds_without_step": new.rounds_without_step - old.rounds_without_step,
             "rounds_failed": new.rounds_failed - old.rounds_failed,
             "scorer_failures": new.scorer_failures - old.scorer_failures,
@@ -160,6 +193,7 @@ class Metrics:
             "external_groups_trained": new.external_groups_trained - old.external_groups_trained,
             "own_groups_trained": new.own_groups_trained - old.own_groups_trained,
             "network_restarts": report.network_restarts - self._seen.restarts,
+            "network_foreign_peers": report.foreign_peers - self._seen.foreign_peers,
             "network_bytes_in": new.bytes_in - old.bytes_in,
             "network_bytes_out": new.bytes_out - old.bytes_out,
         }
@@ -171,7 +205,9 @@ class Metrics:
         self._count_labelled("rollouts_refused", new.refused, old.refused)
         self._count_labelled("rollouts_missed", new.missed, old.missed)
         self._count_labelled("network_dropped", report.network_dropped, self._seen.dropped)
-        self._seen = _Seen(new, report.network_restarts, dict(report.network_dropped))
+        self._seen = _Seen(
+            new, report.network_restarts, report.foreign_peers, dict(report.network_dropped)
+        )
 
     def _count_labelled(self, name: str, new: Any, old: Any) -> None:
         for label, count in new.items():

@@ -39,6 +39,7 @@ from swarmnode.swarm import sampling
 from swarmnode.swarm.exchange import Published
 from swarmnode.tasks.scorer import ScoreFailed
 from swarmnode.train import checkpoint
+from swarmnode.train.foreign import foreign_advantages
 from swarmnode.train.policy import save as save_policy
 from swarmnode.train.trainer import StepReport, TrainerState
 
@@ -140,13 +141,16 @@ class Node:
         self._seconds = {}
         self._round += 1
         with self._phase("draw"):
-            questions = self._draw_questions()
+            paired = self._choose_paired()
+            questions = self._draw_questions(len(paired))
         with self._phase("generate"):
             answers = self._parts.generator.generate(
-                [question for _, question in questions], self._settings.generate.completions
+                [*(question for _, question in questions), *paired],
+                self._parts.breadth.completions,
             )
         with self._phase("score"):
-            own = self._score_own(questions, answers)
+            own = self._score_own(questions, answers[: len(questions)])
+            second = map(self._scored, paired, answers[len(questions) :])
         with self._phase("publish"):
             self._publish(own)
         with self._phase("collect"):
@@ -154,17 +158,26 @@ class Node:
             chosen = self._choose_external()
         with self._phase("train"):
             groups = [published.group for published in own]
-            step = self._train(groups, chosen)
+            step = self._train([*groups, *filter(None, second)], chosen)
         self._seconds["total"] = time.perf_counter() - started
         report = self._report(groups, arrived, chosen, step)
         self._record(report)
         return report
 
-    def _draw_questions(self) -> list[tuple[int, Question]]:
-        """This round's questions with their numbers; held-out ones are skipped."""
+    def _choose_paired(self) -> list[Question]:
+        """Peers' questions that this node answers too, in the place of own ones."""
+        if not self._shares:
+            return []
+        parts = self._parts
+        chosen = parts.mixing.pair(parts.pool.groups(), parts.exchange.lag, parts.rng)
+        return [group.question for group in chosen]
+
+    def _draw_questions(self, paired: int) -> list[tuple[int, Question]]:
+        """This round's fresh questions with their numbers; held-out ones are skipped."""
         weights = [task.weight for task in self._swarm.tasks]
         drawn: list[tuple[int, Question]] = []
-        while len(drawn) < self._settings.generate.questions:
+        count = self._parts.mixing.own_questions(self._settings.generate.questions) - paired
+        while len(drawn) < max(1, count):
             number = self._next_number
             self._next_number += 1
             name = self._parts.rng.choices(self._parts.tasks.names, weights)[0]
@@ -182,20 +195,28 @@ class Node:
     def _score_own(
         self, questions: Sequence[tuple[int, Question]], answers: Sequence[Sequence[Completion]]
     ) -> list[Published]:
-        own = []
-        for (number, question), completions in zip(questions, answers, strict=True):
-            self._totals.tokens_generated += sum(c.token_count for c in completions)
-            rewards = self._score(question, [c.text for c in completions])
-            if rewards is not None:
-                group = Group(
-                    question,
-                    tuple(completions),
-                    rewards,
-                    self._parts.trainer.policy_version,
-                    self._settings.generate.temperature,
-                )
-                own.append(Published(number, group))
+        """The groups of own fresh questions."""
+        own = [
+            Published(number, group)
+            for (number, question), completions in zip(questions, answers, strict=True)
+            if (group := self._scored(question, completions)) is not None
+        ]
+        groups = [published.group for published in own]
+        self._parts.mixing.note_own(groups)
+        self._parts.breadth.note(groups)
         return own
+
+    def _scored(self, question: Question, completions: Sequence[Completion]) -> Group | None:
+        """This node's answers with their rewards; None when they cannot be scored."""
+        self._totals.tokens_generated += sum(c.token_count for c in completions)
+        rewards = self._score(question, [c.text for c in completions])
+        if rewards is None:
+            return None
+        version, temperature = (
+            self._parts.trainer.policy_version,
+            self._settings.generate.temperature,
+        )
+        return Group(question, tuple(completions), rewards, version, temperature)
 
     def _publish(self, own: Sequence[Published]) -> None:
         if self._shares:
@@ -212,7 +233,7 @@ class Node:
                 continue
             group = arrival.scored(rewards)
             arrived.append(group)
-            if group.has_signal:
+            if self._parts.mixing.is_useful(group):
                 self._parts.pool.add(group)
         self._totals.accepted += len(arrived)
         return arrived
@@ -223,15 +244,20 @@ class Node:
         if not self._shares:
             return []
         parts.pool.expire(now, self._round)
-        chosen = sampling.choose_groups(parts.pool.groups(), sharing.external, parts.rng)
+        chosen = parts.mixing.choose(parts.pool.groups(), parts.exchange.lag, parts.rng)
         parts.pool.take(chosen)
         wanted = sampling.fetch_count(
-            sharing.external, sharing.fetch_factor, len(parts.pool), parts.exchange.in_flight
+            parts.mixing.external, sharing.fetch_factor, len(parts.pool), parts.exchange.in_flight
         )
         parts.exchange.request(wanted, parts.rng, now)
         return chosen
 
     def _train(self, own: Sequence[Group], chosen: Sequence[Group]) -> StepReport:
+        parts, hybrid = self._parts, self._settings.hybrid
+
+        def advantages(task: str, rewards: Sequence[float]) -> Sequence[float]:
+            return foreign_advantages(rewards, parts.mixing.ability.rate(task), hybrid)
+
         samples = samples_of(
             [*own, *chosen],
             advantage=self._settings.train.advantage,
@@ -239,9 +265,16 @@ class Node:
             encode_text=self._parts.codec.encode,
             eos_id=self._parts.policy.eos_ids[0],
             max_completion_tokens=_LONGEST_EXTERNAL * self._settings.generate.max_new_tokens,
+            foreign_advantages=advantages if self._settings.sharing.rule == "hybrid" else None,
         )
-        step = self._parts.trainer.step(samples)
-        self._parts.generator.update(self._parts.trainer.policy_version)
+        share = parts.mixing.foreign_share
+        every = self._settings.sharing.gain_every
+        if every and self._round % every == 0:
+            alignment = parts.trainer.alignment(samples, share)
+            if alignment is not None:
+                parts.gain.note(alignment.own, alignment.peers)
+        step = parts.trainer.step(samples, share)
+        parts.generator.update(parts.trainer.policy_version)
         totals = self._totals
         totals.tokens_trained_own += step.tokens_own
         totals.tokens_trained_external += step.tokens_external
@@ -356,9 +389,15 @@ class Node:
             "evaluated_round": self._evaluated_round,
             "totals": asdict(self._totals),
             "exchange": parts.exchange.state(),
+            **{name: part.state() for name, part in self._remembering().items()},
             "generator": base64.b64encode(parts.generator.state()).decode(),
             "rng": checkpoint.rng_state({"node": parts.rng}, {}),
         }
+
+    def _remembering(self) -> dict[str, Any]:
+        """The parts that decide by what they saw, by their name in a checkpoint."""
+        parts = self._parts
+        return {"mixing": parts.mixing, "gain": parts.gain, "breadth": parts.breadth}
 
     def _resume(self) -> None:
         latest = checkpoint.load_latest(self._directory.checkpoints)
@@ -385,6 +424,9 @@ class Node:
         parts.generator.update(parts.trainer.policy_version)
         checkpoint.restore_rng(state["rng"], {"node": parts.rng}, {})
         parts.exchange.load_state(state["exchange"])
+        for name, part in self._remembering().items():
+            if name in state:  # a checkpoint of before a part was added lacks it
+                part.load_state(state[name])
         self._totals = Totals(**state["totals"])
         self._bytes_before = (self._totals.bytes_in, self._totals.bytes_out)
         self._next_number = state["next_number"]

@@ -43,7 +43,11 @@ class RoundReport:
     completions admitted this round, by our scorer.
     `staleness_s`: mean age of the peers' groups trained on, by their authors' clocks.
     `kl`: mean of the sampler's log-probability less the trainer's, own tokens; `kl_external`: the
-    same per peer's completion. `waiting_for` says in words why the node is not learning, if so.
+    same per peer's completion. `staleness_rounds`: optimiser steps that the authors of the peers'
+    groups trained on have announced since, mean. `effective_ratio`: effective sample size of peers'
+    completions divided by their number. `foreign_share` multiplies their weight in the loss.
+    `sharing_gain`: what peers' completions bring this node for each unit that its own bring, with
+    its standard error (`gain.py`). `waiting_for` says in words why the node is not learning, if so.
     """
 
     round: int
@@ -63,10 +67,16 @@ class RoundReport:
     entropy: float | None
     clip_fraction: float | None
     staleness_s: float | None
+    staleness_rounds: float | None
+    effective_ratio: float | None
+    foreign_share: float
+    sharing_gain: float | None
+    sharing_gain_error: float | None
     pool_groups: int
     pool_age_s: float
     peers: int
     network_restarts: int
+    foreign_peers: int
     network_dropped: Mapping[str, int]
     waiting_for: str
     seconds: Mapping[str, float]

@@ -32,7 +32,7 @@ def round_report(
     shares: bool,
 ) -> RoundReport:
     """The row of this round; `shares` is false for a node that trains alone by choice."""
-    own, chosen = groups.own, groups.chosen
+    own, chosen, gain = groups.own, groups.chosen, parts.gain.now()
     return RoundReport(
         round=round,
         time=now,
@@ -50,11 +50,17 @@ def round_report(
         kl_external=step.kl_external,
         entropy=step.entropy,
         clip_fraction=step.clip_ratio,
+        staleness_rounds=_mean([float(parts.exchange.lag(group)) for group in chosen]),
+        effective_ratio=step.effective_ratio,
+        foreign_share=parts.mixing.foreign_share,
+        sharing_gain=gain.ratio if gain else None,
+        sharing_gain_error=gain.error if gain else None,
         staleness_s=_mean([now - group.origin.created for group in chosen if group.origin]),
         pool_groups=len(parts.pool),
         pool_age_s=parts.pool.mean_age_s(now),
         peers=len(network.peers),
         network_restarts=network.restarts,
+        foreign_peers=network.foreign_peers,
         network_dropped=dict(network.dropped),
         waiting_for=_waiting_for(step, network, len(chosen), parts, shares=shares),
         seconds=seconds,

@@ -13,6 +13,9 @@ from swarmnode.rollout import Completion, Group
 from swarmnode.train.advantage import group_advantages
 from swarmnode.train.batch import Sample
 
+ForeignAdvantages = Callable[[str, Sequence[float]], Sequence[float]]
+"""(task, rewards of one question) → the advantages of peers' completions, in the same order."""
+
 
 def samples_of(
     groups: Sequence[Group],
@@ -22,15 +25,30 @@ def samples_of(
     encode_text: Callable[[str], Sequence[int]],
     eos_id: int,
     max_completion_tokens: int,
+    foreign_advantages: ForeignAdvantages | None = None,
 ) -> list[Sample]:
-    """The samples of these groups, own and peers'; `advantage` names the rule."""
+    """The samples of these groups, own and peers'; `advantage` names the rule.
+
+    Groups on one question share their baseline: their rewards count as those of one group. With
+    `foreign_advantages` peers' completions get those, and one with 0 is left out.
+    """
     samples = []
+    joined = _joined_rewards(groups)
     for group in groups:
-        if not group.has_signal:
+        rewards = joined[_key(group)]
+        if group.origin is not None and foreign_advantages is not None:
+            values = foreign_advantages(group.question.task, rewards)
+        elif len(set(rewards)) > 1:
+            values = group_advantages(rewards, advantage)
+        else:
             continue
         prompt = tuple(encode_prompt(group.question.prompt))
-        advantages = group_advantages(group.rewards, advantage)
-        for completion, value in zip(group.completions, advantages, strict=True):
+        # By what it is given, so that the groups of one question may come in any order.
+        by_reward = dict(zip(rewards, values, strict=True))
+        for completion, reward in zip(group.completions, group.rewards, strict=True):
+            value = by_reward[reward]
+            if value == 0 and group.origin is not None:
+                continue
             if completion.token_ids is None:
                 end = (eos_id,) if completion.ended else ()
                 ids = (*encode_text(completion.text), *end)
@@ -39,6 +57,18 @@ def samples_of(
             else:
                 samples.append(Sample(prompt, completion.token_ids, value, False, completion.logps))
     return samples
+
+
+def _joined_rewards(groups: Sequence[Group]) -> dict[tuple[bytes, int], list[float]]:
+    """All rewards given to answers to each question, by question."""
+    rewards: dict[tuple[bytes, int], list[float]] = {}
+    for group in groups:
+        rewards.setdefault(_key(group), []).extend(group.rewards)
+    return rewards
+
+
+def _key(group: Group) -> tuple[bytes, int]:
+    return group.question.digest, group.question.seed
 
 
 def _external(

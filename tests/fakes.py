@@ -47,12 +47,13 @@ def peer_group(
     author: int = 1,
     created: float = 0.0,
     received_round: int = 0,
+    question: Question | None = None,
 ) -> Group:
     """A group of peer number `author`."""
     texts = texts or [f"answer {index}" for index in range(len(rewards))]
     origin = Origin(bytes([author] * 32), bytes([author] * 32), "tiny", created, received_round)
     return Group(
-        FakeTasks().question("add", 1),
+        question or FakeTasks().question("add", 1),
         tuple(completion(text) for text in texts),
         tuple(rewards),
         policy_version=4,
@@ -81,10 +82,16 @@ def round_report(round: int = 1, **changes: Any) -> RoundReport:
         "entropy": 2.5,
         "clip_fraction": 0.0625,
         "staleness_s": 12.5,
+        "staleness_rounds": 1.5,
+        "effective_ratio": 0.875,
+        "foreign_share": 0.5,
+        "sharing_gain": 2.25,
+        "sharing_gain_error": 0.75,
         "pool_groups": 5,
         "pool_age_s": 7.5,
         "peers": 2,
         "network_restarts": 0,
+        "foreign_peers": 0,
         "network_dropped": {},
         "waiting_for": "",
         "seconds": {"generate": 1.5, "train": 0.5, "total": 2.0},

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -34,17 +35,22 @@ def test_help_of_every_command_reads_and_loads_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_tells_its_version() -> None:
+    result = swarmnode("--version")
+    assert (result.returncode, result.stdout) == (0, f"swarmnode {version('swarmnode')}\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (("join", "--rund", "3"), "No such option: --rund"),
-        (("join", "--external", "-3"), "sharing.external"),
+        (("join", "--external", "-3"), "--external must be a whole number ≥ 0, not -3"),
         (("join", "--external", "some"), "valid integer"),
-        (("join", "--sharing", "magic"), "'magic'"),
+        (("join", "--sharing", "magic"), "--sharing must be one of "),
         (("join", "--swarm", "nowhere"), "built in"),
         (("join", "--model", "no/such/folder", "--offline"), "no/such/folder"),
         (("join", "--config", "absent.toml"), "absent.toml"),
-        (("join", "--peer", "10.0.0.7:4001"), "/ip4/"),
+        (("join", "--peer", "10.0.0.7:4001"), "--peer '10.0.0.7:4001' does not end in /p2p/"),
         (("join", "--host", "everywhere"), "everywhere"),
         (("join", "--network", "pigeons"), "'pigeons'"),
         (("demo", "--network", "pigeons"), "'pigeons'"),
@@ -64,6 +70,32 @@ def test_wrong_use_is_one_line_and_exit_code_2(
     assert says in last
     assert last.startswith("swarmnode: ")
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("join", "--peer", "10.0.0.7:4001"), "--peer '10.0.0.7:4001'"),
+        (("join", "--offline", "--peer", f"/ip4/1.2.3.4/tcp/x/p2p/{STRANGER}"), "'x' is no port"),
+        (("join", "--device", "gpu"), "--device must be auto, cpu, cuda or cuda:<number>"),
+        (("eval", "demo", "--device", "gpu"), "--device must be auto, cpu, cuda or cuda:<number>"),
+        (("join", "--config", "peer.toml"), "peer.toml: `network.peers` 'somebody'"),
+        (("join", "--config", "device.toml"), "device.toml: `model.device` must be auto"),
+    ],
+)
+def test_a_malformed_value_is_told_before_torch_is_imported_and_leaves_no_run(
+    tmp_path: Path, arguments: tuple[str, ...], says: str
+) -> None:
+    stub = tmp_path / "stub"
+    stub.mkdir()
+    (stub / "torch.py").write_text("raise SystemExit('torch was imported')")
+    (tmp_path / "peer.toml").write_text('[network]\npeers = ["somebody"]\n')
+    (tmp_path / "device.toml").write_text('[model]\ndevice = "gpu"\n')
+    before = {**os.environ, "PYTHONPATH": f"{stub}:{Path(__file__).parents[1]}"}
+    result = swarmnode(*arguments, cwd=tmp_path, env=before)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
+    assert says in result.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 def test_taken_port_says_which_and_what_to_do(tmp_path: Path) -> None:
@@ -192,6 +224,16 @@ def test_sigkill_at_any_moment_loses_at_most_the_round_in_progress(tmp_path: Pat
         assert read_rows(run / "rounds.jsonl")[-1]["round"] == seen + 1
 
 
+def test_offline_node_says_that_it_listens_nowhere(tmp_path: Path) -> None:
+    run = tmp_path / "r"
+    result = swarmnode("join", "--run", run, "--offline", "--rounds", 1, *QUICK)
+    assert result.returncode == 0, result.stderr
+    assert "offline: listening nowhere" in result.stderr
+    assert "/memory" not in result.stderr
+    assert "--peer" not in result.stderr
+    assert (run / "addresses.txt").read_text() == ""
+
+
 def test_two_nodes_in_one_folder_get_directories_of_their_own(tmp_path: Path) -> None:
     with _running(None, "--offline", cwd=tmp_path):
         result = swarmnode("join", "--offline", "--rounds", 1, *QUICK, cwd=tmp_path)
@@ -212,6 +254,16 @@ def test_eval_reads_a_run_a_checkpoint_and_an_exported_model(tmp_path: Path) -> 
     assert found[0]["accuracy"] == found[1]["accuracy"]
     assert found[0]["round"] == 2
     assert "best constant" in swarmnode("eval", run, "--questions", 2).stdout
+
+
+def test_eval_of_a_demo_names_its_nodes(tmp_path: Path) -> None:
+    for name in ("node-0", "node-1"):
+        (tmp_path / "runs" / "four" / name / "checkpoints").mkdir(parents=True)
+    (tmp_path / "runs" / "four" / "node-2").touch()  # no folder
+    result = swarmnode("eval", "runs/four", cwd=tmp_path)
+    assert result.returncode == 2, result.stderr
+    assert "runs/four holds the nodes of a demo" in result.stderr
+    assert "runs/four/node-0, runs/four/node-1\n" in result.stderr
 
 
 def test_keys_are_made_shown_moved_and_never_overwritten(tmp_path: Path) -> None:

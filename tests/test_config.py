@@ -72,22 +72,29 @@ def test_whole_numbers_may_be_given_for_fractions(tmp_path: Path) -> None:
     [
         ("[train]\nlearning_rate = 1e-3\n", "`learning_rate` - at `train`"),
         ("[training]\nlr = 1e-3\n", "`training`"),
-        ('[train]\nlr = "fast"\n', "`train.lr`, not 'fast'"),
-        ("[train]\nlr = 0\n", "`train.lr`, not 0"),
-        ("[train]\nlr = nan\n", "`train.lr`, not nan"),
-        ("[train]\nbeta1 = 1.0\n", "`train.beta1`, not 1.0"),
-        ("[run]\nrounds = -1\n", "`run.rounds`, not -1"),
-        ("[run]\nrounds = true\n", "`run.rounds`, not True"),
-        ("[run]\nrounds = 1.5\n", "`run.rounds`, not 1.5"),
-        ("[generate]\ncompletions = 1\n", "`generate.completions`, not 1"),
-        ('[sharing]\nrule = "none"\n', "`sharing.rule`, not 'none'"),
-        ("[network]\nport = 65536\n", "`network.port`, not 65536"),
-        ('[network]\npeers = "one"\n', "`network.peers`, not 'one'"),
+        ('[train]\nlr = "fast"\n', "`train.lr` must be a number > 0, not 'fast'"),
+        ("[train]\nlr = 0\n", "`train.lr` must be a number > 0, not 0"),
+        ("[train]\nlr = nan\n", "`train.lr` must be a number > 0, not nan"),
+        ("[train]\nbeta1 = 1.0\n", "`train.beta1` must be a number ≥ 0 and < 1, not 1.0"),
+        ("[run]\nrounds = -1\n", "`run.rounds` must be a whole number ≥ 0, not -1"),
+        ("[run]\nrounds = true\n", "`run.rounds` must be a whole number ≥ 0, not True"),
+        ("[run]\nrounds = 1.5\n", "`run.rounds` must be a whole number ≥ 0, not 1.5"),
+        (
+            "[generate]\ncompletions = 1\n",
+            "`generate.completions` must be a whole number ≥ 2 and ≤ 64, not 1",
+        ),
+        ('[sharing]\nrule = "none"\n', "not 'none'"),
+        ("[network]\nport = 65536\n", "must be a whole number ≥ 0 and ≤ 65535, not 65536"),
+        ('[network]\npeers = "one"\n', "`network.peers`"),
         ("[network]\npeers = [1]\n", "`network.peers[0]`"),
-        ("model = 3\n", "`model`, not 3"),
-        ('[model]\nlabel = "seventeen letters"\n', "`model.label`, not 'seventeen letters'"),
-        ('[model]\nlabel = "two\\nlines"\n', "`model.label`"),
-        ('[model]\nlabel = "end\\n"\n', "`model.label`"),
+        ("model = 3\n", "`model`"),
+        ('[model]\nlabel = "seventeen letters"\n', "`model.label` must be at most 16 printable"),
+        ('[model]\nlabel = "two\\nlines"\n', "ASCII characters, not 'two\\nlines'"),
+        ('[model]\nlabel = "end\\n"\n', "`model.label` must be"),
+        ("[model]\nname = 3\n", "`model.name` must be text, not 3"),
+        ("[model]\nrevision = 3\n", "`model.revision` must be text, not 3"),
+        ('[model]\ndevice = "gpu"\n', "must be auto, cpu, cuda or cuda:<number>, not 'gpu'"),
+        ('[model]\ndtype = "int8"\n', "must be one of auto, bfloat16, float32, not 'int8'"),
     ],
 )
 def test_names_the_file_the_key_and_what_was_given(tmp_path: Path, text: str, key: str) -> None:
@@ -101,7 +108,60 @@ def test_a_wrong_flag_is_not_blamed_on_the_file(tmp_path: Path) -> None:
     path = written(tmp_path, "[train]\nlr = 1e-3\n")
     message = refusal(path, train={"lr": -1.0})
     assert str(path) not in message
-    assert "`train.lr`, not -1.0" in message
+    assert message == "--lr must be a number > 0, not -1.0"
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "flag"),
+    [
+        ("sharing", "rule", "magic", "--sharing must be one of "),
+        ("metrics", "port", 70_000, "--metrics-port must be a whole number ≥ -1 and ≤ 65535, not"),
+        ("generate", "max_new_tokens", 0, "--max-new-tokens must be a whole number ≥ 1"),
+        ("model", "device", "gpu", "--device must be auto, cpu, cuda or cuda:<number>, not 'gpu'"),
+        ("model", "device", "cuda:", "--device must be auto"),
+        ("model", "label", "€", "--label must be at most 16 printable ASCII characters, not '€'"),
+    ],
+)
+def test_names_the_flag_as_it_was_typed(section: str, key: str, value: Any, flag: str) -> None:
+    message = refusal(None, **{section: {key: value}})
+    assert message.startswith(flag)
+    assert f"{section}.{key}" not in message
+
+
+def test_allowed_words_are_listed() -> None:
+    message = refusal(None, sharing={"rule": "magic"})
+    assert "sapo" in message
+    assert "off" in message
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:1", "cuda:15"])
+def test_takes_every_device_that_torch_has(device: str) -> None:
+    assert config.load(None, {"model": {"device": device}}).model.device == device
+
+
+def test_every_flag_is_named_as_the_command_line_spells_it() -> None:
+    """The names are made from the keys, so that each must be an option of `join`."""
+    from typer.main import get_command
+
+    from swarmnode import cli
+
+    (options,) = [
+        {name for option in command.params for name in option.opts}
+        for name, command in get_command(cli.app).commands.items()  # type: ignore[attr-defined]
+        if name == "join"
+    ]
+    given = {
+        "model": ("name", "revision", "label", "device"),
+        "generate": ("questions", "completions", "max_new_tokens"),
+        "sharing": ("rule", "external"),
+        "train": ("lr",),
+        "network": ("host", "port", "peers"),
+        "run": ("rounds", "seed", "threads", "checkpoint_every", "evaluate_every"),
+        "metrics": ("port",),
+    }
+    named = {config.flag(f"{section}.{key}") for section in given for key in given[section]}
+    assert named <= options
+    assert len(named) == sum(map(len, given.values()))
 
 
 def test_a_flag_does_not_hide_a_mistake_in_the_file(tmp_path: Path) -> None:

@@ -146,3 +146,13 @@ def test_killed_while_writing_leaves_no_half_key(tmp_path):
     assert died.returncode < 0
     assert not key.exists()
     assert identity.load_or_create(key) == identity.load(key)
+
+
+@pytest.mark.parametrize("name", ["file/y", "file/x/y"])
+def test_a_file_in_the_place_of_the_keys_folder_is_named(tmp_path, name):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ConfigError, match="is not a folder") as caught:
+        identity.create(tmp_path / name)
+    assert str(tmp_path / name) in str(caught.value)
+    assert "exists" not in str(caught.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]

@@ -67,11 +67,56 @@ def test_shows_a_rollout_as_json(capsys: pytest.CaptureFixture[str]) -> None:
             "seed": 4,
             "temperature": 0.75,
             "completions": [
-                "'42' mean_logp=-0.500 tokens=3 ended=true",
-                "'no' mean_logp=-0.500 tokens=3 ended=false",
+                {"text": "42", "tokens": 3, "mean_logp": -0.5, "ended": True},
+                {"text": "no", "tokens": 3, "mean_logp": -0.5, "ended": False},
             ],
         },
     )
+
+
+def test_shows_an_announcement_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    _, fields = shown(capsys, announcement_frame().hex())
+    digest = b"add1".hex()
+    assert fields["items"] == [
+        {"id": "05" * 32, "task_digest": digest, "seed": 4, "frame_bytes": 300},
+        {"id": "06" * 32, "task_digest": digest, "seed": 5, "frame_bytes": 301},
+    ]
+
+
+def test_a_rollouts_text_is_whole_in_json_and_short_for_a_person(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = "long " * 100 + "\x1b[2J\u202eé".replace("\x1b", "")
+    frame = rollout_frame(text)
+    assert shown(capsys, frame.hex())[1]["completions"][0]["text"] == text
+    inspection.run(frame.hex(), None, as_json=True)
+    assert capsys.readouterr().out.isascii()  # nothing that a terminal acts on
+    inspection.run(frame.hex(), None, as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if line.startswith("completions: ")]
+    assert len(line) < 150
+    assert line.endswith("… mean_logp=-0.500 tokens=3 ended=false")
+
+
+def test_hexadecimal_text_is_read_from_a_file_and_standard_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = announcement_frame()
+    text = "\n".join(frame.hex()[start : start + 60] for start in range(0, 2 * len(frame), 60))
+    (tmp_path / "frame.hex").write_text(text.upper() + "\n")
+    expected = shown(capsys, frame.hex())
+    assert shown(capsys, str(tmp_path / "frame.hex")) == expected
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    assert shown(capsys, "-") == expected
+
+
+def test_the_largest_frame_fits_as_hexadecimal_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = bytes([1, 2]) + bytes(limits.MAX_FRAME_BYTES - 2)
+    (tmp_path / "frame.hex").write_text(frame.hex() + "\n")
+    _, fields = shown(capsys, str(tmp_path / "frame.hex"))
+    assert fields["frame_bytes"] == limits.MAX_FRAME_BYTES
 
 
 def test_shows_an_announcement_as_text(capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,6 +36,8 @@ LAYERS = {
     "swarmnode.log": Layer(),
     "swarmnode.rollout": Layer(),
     "swarmnode.report": Layer(),
+    "swarmnode.gain": Layer(),
+    "swarmnode.breadth": Layer("swarmnode.rollout"),
     "swarmnode.terminal": Layer("", "rich"),
     "swarmnode.config": Layer("protocol swarmnode.errors", "msgspec"),
     "swarmnode.manifest": Layer("protocol swarmnode.errors", "msgspec"),

@@ -46,18 +46,22 @@ def metrics() -> Iterator[Metrics]:
 
 
 def scrape(url: str) -> dict[str, float]:
-    """Sample name with its labels → value, without the library's own `_created` samples."""
+    """Sample name with its labels → value, all of them."""
     with urllib.request.urlopen(url) as answer:  # noqa: S310  our own loopback address
         lines = answer.read().decode().splitlines()
     samples = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-    return {name: float(value) for name, value in samples.items() if "_created" not in name}
+    return {name: float(value) for name, value in samples.items()}
 
 
 def test_a_round_is_told_in_full(metrics: Metrics) -> None:
     url = metrics.open(swarm="demo", model="tiny", sharing="sapo")
     metrics.record(
         round_report(
-            7, totals=TOTALS, network_restarts=1, network_dropped={"events": 4, "fetch": 0}
+            7,
+            totals=TOTALS,
+            network_restarts=1,
+            foreign_peers=2,
+            network_dropped={"events": 4, "fetch": 0},
         )
     )
     told = scrape(url)
@@ -78,6 +82,11 @@ def test_a_round_is_told_in_full(metrics: Metrics) -> None:
         "pool_age_seconds": 7.5,
         "peers": 2,
         "own_groups_with_signal": 3,
+        "staleness_rounds": 1.5,
+        "effective_ratio": 0.875,
+        "foreign_share": 0.5,
+        "sharing_gain": 2.25,
+        "sharing_gain_error": 0.75,
         "last_round_timestamp_seconds": 1_700_000_000.5,
         # counters
         "rounds_total": 1,
@@ -92,6 +101,7 @@ def test_a_round_is_told_in_full(metrics: Metrics) -> None:
         "external_groups_trained_total": 1,
         "own_groups_trained_total": 3,
         "network_restarts_total": 1,
+        "network_foreign_peers_total": 2,
         "network_bytes_in_total": 5000,
         "network_bytes_out_total": 4000,
         'trained_tokens_total{source="own"}': 300,
@@ -102,9 +112,10 @@ def test_a_round_is_told_in_full(metrics: Metrics) -> None:
         'network_dropped_total{queue="fetch"}': 0,
         'phase_seconds_total{phase="generate"}': 1.5,
         'phase_seconds_total{phase="train"}': 0.5,
-        'phase_seconds_total{phase="total"}': 2.0,
+        "round_seconds_total": 2.0,  # all phases and what is between them
         'node_info{model="tiny",sharing="sapo",swarm="demo"}': 1,
         "held_out_accuracy": 0,  # not evaluated yet
+        "held_out_constant_baseline": 0,
     }
     assert told == {f"swarmnode_{name}": value for name, value in expected.items()}
 
@@ -120,7 +131,16 @@ def test_totals_become_increments(metrics: Metrics) -> None:
     assert told["swarmnode_rollouts_published_total"] == 8  # 8 + 0
     assert told['swarmnode_rollouts_refused_total{reason="too_old"}'] == 1
     assert told['swarmnode_rollouts_missed_total{problem="absent"}'] == 2
-    assert told['swarmnode_phase_seconds_total{phase="total"}'] == 4.0  # 2 + 2
+    assert told['swarmnode_phase_seconds_total{phase="generate"}'] == 3.0  # 1.5 + 1.5
+    assert told["swarmnode_round_seconds_total"] == 4.0  # 2 + 2
+
+
+def test_known_labels_are_told_as_zero_before_the_first_round() -> None:
+    metrics = Metrics("127.0.0.1", 0, {"rollouts_refused": list(Reason)})
+    told = scrape(metrics.open())
+    metrics.close()
+    for reason in Reason:
+        assert told[f'swarmnode_rollouts_refused_total{{reason="{reason.value}"}}'] == 0
 
 
 def test_what_happened_before_a_restart_is_not_counted_again(metrics: Metrics) -> None:
@@ -146,9 +166,11 @@ def test_what_was_not_measured_keeps_its_last_figure(metrics: Metrics) -> None:
 
 def test_held_out_accuracy_is_by_task_and_mean(metrics: Metrics) -> None:
     url = metrics.open()
-    metrics.record_evaluation(Evaluation(3, 0.0, {"add": 0.5, "mul": 0.25}, {"add": 0.1}))
+    baseline = {"add": 0.125, "mul": 0.0625}
+    metrics.record_evaluation(Evaluation(3, 0.0, {"add": 0.5, "mul": 0.25}, baseline))
     told = scrape(url)
     assert told["swarmnode_held_out_accuracy"] == 0.375  # (0.5 + 0.25) / 2
+    assert told["swarmnode_held_out_constant_baseline"] == 0.09375  # (0.125 + 0.0625) / 2
     assert told['swarmnode_held_out_task_accuracy{task="add"}'] == 0.5
     assert told['swarmnode_held_out_task_accuracy{task="mul"}'] == 0.25
 

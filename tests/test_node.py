@@ -61,6 +61,65 @@ def test_two_nodes_train_on_each_others_rollouts(tmp_path: Path) -> None:
         assert report.peers == 1
 
 
+def hybrid(external: int = 4, **switches: object) -> Settings:
+    flags = {
+        "sharing": {"rule": "hybrid", "external": external, "gain_every": 1},
+        "hybrid": switches,
+    }
+    return config.load(None, flags, settings())
+
+
+def test_hybrid_trains_on_peers_and_measures_what_they_give(tmp_path: Path) -> None:
+    hub = Hub()
+    with node(tmp_path / "a", hub, hybrid()) as a, node(tmp_path / "b", hub, hybrid()) as b:
+        reports = [one.run_round() for _ in range(14) for one in (a, b)]
+        measured = a._parts.gain.state()
+    last = reports[-1]
+    assert last.totals.external_groups_trained > 0
+    assert last.totals.refused == {}
+    assert last.foreign_share == 1.0
+    trained = [report for report in reports if report.external_groups_trained]
+    assert all(report.staleness_rounds is not None for report in trained)
+    assert any(report.effective_ratio is not None for report in trained)
+    assert all(0 < r.effective_ratio <= 1 for r in trained if r.effective_ratio is not None)
+    assert measured
+
+
+def test_hybrid_alone_asks_itself_what_peers_do_not_bring(tmp_path: Path) -> None:
+    with node(tmp_path / "a", Hub(), hybrid()) as one:
+        assert [one.run_round().own_groups for _ in range(3)] == [2, 6, 6]
+    with node(tmp_path / "b", Hub(), hybrid(fill=0.0)) as one:
+        assert [one.run_round().own_groups for _ in range(3)] == [2, 2, 2]
+
+
+def test_answers_to_peers_questions_are_neither_published_nor_own_reward(tmp_path: Path) -> None:
+    # One group a round is taken, so that others wait in the pool.
+    hub, pairing = Hub(), hybrid(external=1, paired=1, fill=0.0, stretch=1.0)
+    with node(tmp_path / "a", hub, pairing) as a, node(tmp_path / "b", hub, pairing) as b:
+        reports = [one.run_round() for _ in range(20) for one in (a, b)]
+    paired = [report for report in reports if report.own_groups == 1]
+    assert paired  # one of two questions was a peer's
+    assert all(report.totals.published <= 2 * report.round for report in reports)
+    last = reports[-1]
+    mine = list(reports[1::2])
+    assert last.totals.published == sum(report.own_groups for report in mine)
+    assert last.totals.refused == {}
+
+
+def test_a_question_gets_more_answers_where_learning_stalls(tmp_path: Path) -> None:
+    broad = config.load(None, {"generate": {"most_completions": 16}}, settings())
+    with node(tmp_path / "a", Hub(), broad) as one:
+        one._parts.breadth.load_state({"completions": 16, "signals": []})
+        report = one.run_round()
+        assert report.own_groups == 2
+        rewards = 2 * 16
+        # Means over 32 completions are multiples of 1/32 and seldom of 1/8.
+        assert (report.own_reward * rewards) % 1 == 0
+        assert report.totals.published == 4  # sixteen answers travel as two rollouts
+        state = one._state()["breadth"]
+    assert state["completions"] == 16
+
+
 def test_sharing_off_neither_publishes_nor_fetches(tmp_path: Path) -> None:
     hub = Hub()
     alone = config.load(None, {"sharing": {"rule": "off"}}, settings())
@@ -88,13 +147,16 @@ def test_says_why_it_learns_alone(tmp_path: Path) -> None:
         assert "alone" in one.run_round().waiting_for
 
 
-def test_resumed_run_continues_as_if_never_stopped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rule", ["sapo", "hybrid"])
+def test_resumed_run_continues_as_if_never_stopped(tmp_path: Path, rule: str) -> None:
     """Rounds 1-6 in one life equal rounds 1-3 and 4-6 in two: same rewards, same weights."""
-    chosen = settings(rounds=6, seed=5, evaluate_every=0)
+    sharing = {"sharing": {"rule": rule}}
+    chosen = config.load(None, sharing, settings(rounds=6, seed=5, evaluate_every=0))
+    half = config.load(None, sharing, settings(rounds=3, seed=5, evaluate_every=0))
     with node(tmp_path / "whole", Hub(), chosen) as one:
         _same_identity(tmp_path / "whole", tmp_path / "parts")
         one.run()
-    with node(tmp_path / "parts", Hub(), settings(rounds=3, seed=5, evaluate_every=0)) as one:
+    with node(tmp_path / "parts", Hub(), half) as one:
         one.run()
     with node(tmp_path / "parts", Hub(), chosen) as one:
         one.run()

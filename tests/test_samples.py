@@ -1,16 +1,26 @@
 """From groups to what is trained on: whose tokens, which advantages, what is left out."""
 
+from collections.abc import Sequence
+
 import pytest
-from fakes import own_group, peer_group
+from fakes import FakeTasks, own_group, peer_group
 
 from swarmnode.rollout import Group
-from swarmnode.samples import samples_of
+from swarmnode.samples import ForeignAdvantages, samples_of
 from swarmnode.train.batch import Sample
 
 EOS = 99
 
 
-def samples(*groups: Group, advantage: str = "mean", longest: int = 10) -> list[Sample]:
+OTHER, THIRD = (FakeTasks().question("add", seed) for seed in (2, 3))
+
+
+def samples(
+    *groups: Group,
+    advantage: str = "mean",
+    longest: int = 10,
+    foreign_advantages: ForeignAdvantages | None = None,
+) -> list[Sample]:
     """A text's ids are its characters' codes, a prompt's its length."""
     return samples_of(
         groups,
@@ -19,6 +29,7 @@ def samples(*groups: Group, advantage: str = "mean", longest: int = 10) -> list[
         encode_text=lambda text: [ord(character) for character in text],
         eos_id=EOS,
         max_completion_tokens=longest,
+        foreign_advantages=foreign_advantages,
     )
 
 
@@ -60,13 +71,35 @@ def test_advantages_are_those_of_the_group(
 
 
 def test_every_group_has_its_own_baseline() -> None:
-    found = samples(own_group([1.0, 0.0]), peer_group([1.0, 0.0, 0.0, 0.0], list("abcd")))
+    peers = peer_group([1.0, 0.0, 0.0, 0.0], list("abcd"), question=OTHER)
+    found = samples(own_group([1.0, 0.0]), peers)
     assert [sample.advantage for sample in found] == [0.5, -0.5, 0.75, -0.25, -0.25, -0.25]
     assert [sample.external for sample in found] == [False, False, True, True, True, True]
 
 
+def test_groups_on_one_question_share_their_baseline() -> None:
+    """Neither has a signal alone; together the mean is 1/4."""
+    found = samples(own_group([0.0, 0.0]), peer_group([1.0, 0.0]))
+    assert [sample.advantage for sample in found] == [-0.25, -0.25, 0.75, -0.25]
+
+
+def test_peers_advantages_may_follow_another_rule() -> None:
+    asked = []
+
+    def rule(task: str, rewards: Sequence[float]) -> list[float]:
+        asked.append((task, list(rewards)))
+        return [2.0 * reward for reward in rewards]
+
+    peers = peer_group([1.0, 1.0, 0.0], list("abc"), question=OTHER)
+    rescued = peer_group([1.0, 1.0], list("de"), question=THIRD)
+    found = samples(own_group([1.0, 0.0]), peers, rescued, foreign_advantages=rule)
+    assert asked == [("add", [1.0, 1.0, 0.0]), ("add", [1.0, 1.0])]
+    # Own by the own rule; a peer's completion with 0 is left out, a group without signal is not.
+    assert [sample.advantage for sample in found] == [0.5, -0.5, 2.0, 2.0, 2.0, 2.0]
+
+
 def test_groups_without_a_signal_are_left_out() -> None:
-    assert samples(own_group([1.0, 1.0]), peer_group([0.0, 0.0])) == []
+    assert samples(own_group([1.0, 1.0]), peer_group([0.0, 0.0], question=OTHER)) == []
     assert samples() == []
 
 

@@ -15,11 +15,13 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
 
-from laboratory import measures, runs, settings, table  # noqa: E402
+from laboratory import claims, measures, runs, settings, table  # noqa: E402
 from laboratory.settings import ARMS, REGIMES, Arm, Regime, Run  # noqa: E402
-from laboratory.simulation import SimulatedNode, simulate  # noqa: E402
+from laboratory.simulation import SimulatedSwarm, simulate  # noqa: E402
 from laboratory.starts import start_folder  # noqa: E402
 from laboratory.world import World, open_world  # noqa: E402
+
+from swarmnode.config import HybridSettings  # noqa: E402
 
 DEMO = ROOT / "swarmnode" / "demo_model"
 TINY = replace(REGIMES["dense"], nodes=2, rounds=4, evaluate_every=2, evaluate_questions=2)
@@ -59,10 +61,10 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(world: Wor
 @pytest.mark.slow
 def test_nodes_learn_apart_and_leave_the_start_alone(world: World) -> None:
     before = {name: tensor.clone() for name, tensor in world.model.state_dict().items()}
-    first, second = (SimulatedNode(number, Run(TINY, SHARING, 1), world) for number in (0, 1))
-    own = first.answer()
-    assert [g.question.seed for g in own] != [g.question.seed for g in second.answer()]
-    first.learn(own, 1)
+    swarm = SimulatedSwarm(Run(TINY, SHARING, 1), world)
+    own, others = swarm.answer(1)
+    assert [g.question.seed for g in own] != [g.question.seed for g in others]
+    swarm.nodes[0].learn(own, 1)
     for name, tensor in world.model.state_dict().items():
         assert torch.equal(tensor, before[name])
 
@@ -82,8 +84,9 @@ def test_never_trains_on_more_than_j_groups_of_peers(world: World) -> None:
 
 
 def test_groups_without_signal_are_not_pooled_and_text_carries_no_tokens(world: World) -> None:
-    author, receiver = (SimulatedNode(number, Run(TINY, SHARING, 1), world) for number in (0, 1))
-    own = author.answer()
+    swarm = SimulatedSwarm(Run(TINY, SHARING, 1), world)
+    author, receiver = swarm.nodes
+    own = swarm.answer(1)[0]
     nothing, something = (
         replace(own[0], rewards=(0.0,) * 8),
         replace(own[1], rewards=(1.0, *(0.0,) * 7)),
@@ -118,9 +121,8 @@ def test_a_stale_pool_is_as_old_as_the_regime_says(world: World) -> None:
 @pytest.mark.slow
 def test_one_task_nodes_practise_one_task_each(world: World) -> None:
     run = Run(replace(TINY, one_task=True), SHARING, 1)
-    for number in (0, 1):
-        asked = {group.question.task for group in SimulatedNode(number, run, world).answer()}
-        assert asked == {world.tasks.names[number]}
+    for number, own in enumerate(SimulatedSwarm(run, world).answer(1)):
+        assert {group.question.task for group in own} == {world.tasks.names[number]}
 
 
 # --- the controls ---
@@ -165,21 +167,44 @@ def test_the_control_that_waits_steps_on_full_batches_only(world: World) -> None
 
 def test_every_arm_and_regime_of_the_table_is_sound() -> None:
     for name, arms in {**settings.TABLE, **settings.QUICK_TABLE}.items():
-        assert settings.BASELINE in arms
+        assert settings.BASELINE in arms or name == "stale"
         for arm in arms:
             run = Run(REGIMES[name], ARMS[arm], 1)
             assert settings.train_settings(run).lr == REGIMES[name].lr
             assert settings.sharing_settings(run).external == ARMS[arm].external
     assert len(settings.SEEDS) >= 5
+    slugs = [arm.slug for arm in (*ARMS.values(), *settings.ABLATIONS.values())]
+    assert len(set(slugs)) == len(slugs)
+    whole = settings.hybrid_settings(Run(REGIMES["sparse"], ARMS[settings.ABLATED], 1))
+    assert whole == HybridSettings()  # what the table is about is what a node does
+    for arm in settings.ABLATIONS.values():
+        run = Run(REGIMES["sparse"], arm, 1)
+        assert (settings.hybrid_settings(run), arm.sharing) != (whole, {})
 
 
 # --- measures, by hand ---
 
 
 def row(number: int, right: list[float], tokens: list[int]) -> dict[str, Any]:
-    counts = {key: [0, 0] for key in ("own_trained", "external_trained", "steps")}
+    counts = {
+        key: [0, 0]
+        for key in (
+            "own_trained",
+            "external_trained",
+            "steps",
+            "tokens_trained_own",
+            "tokens_trained_external",
+        )
+    }
+    known = {
+        "foreign_share": [1.0, 0.5],
+        "external_age_rounds": [None, float(number)],
+        "kl_external": [None, None],
+        "effective_ratio": [0.5, None],
+        "alignment": [[1.0, 3.0], None] if number == 1 else [None, [3.0, -1.0]],
+    }
     own = {"right": right, "completions": [4, 4], "tokens_generated": tokens}
-    return {"round": number, **own, **counts}
+    return {"round": number, **own, **counts, **known}
 
 
 ROUNDS = [row(1, [1, 0], [10, 10]), row(2, [2, 1], [20, 20]), row(3, [4, 0], [10, 30])]
@@ -202,6 +227,11 @@ def test_cumulative_reward_is_the_sum_of_rounds_and_the_mean_of_nodes() -> None:
     assert found["tokens_generated_per_node"] == 50
     assert found["right_per_1000_tokens"] == 80
     assert found["oscillation"] is None  # too few rounds
+    assert found["foreign_share"] == 0.75
+    assert found["external_age_rounds"] == 2.0  # 1, 2 and 3
+    assert found["kl_external"] is None  # never measured
+    # Three measurements: own 1 + 3 + 3, peers 3 − 1 − 1.
+    assert found["peers_give"] == pytest.approx(1 / 7)
 
 
 def test_reward_at_equal_generation_counts_the_last_round_in_part() -> None:
@@ -233,6 +263,46 @@ def test_standard_error_over_seeds() -> None:
     # Mean 2, deviations −1, 0, 1: standard deviation 1, error 1/√3.
     assert measures.mean_and_error([1, 2, 3]) == (2, pytest.approx(1 / math.sqrt(3)))
     assert measures.mean_and_error([4.0]) == (4.0, None)
+
+
+# --- claims ---
+
+
+def arm_of(rewards: dict[int, float], against: dict[int, float] | None = None) -> dict[str, Any]:
+    """An arm with the same figures under every measure that claims read."""
+    found: dict[str, Any] = {"by_seed": rewards, "mean": sum(rewards.values()) / len(rewards)}
+    if against is not None:
+        mean, error = measures.mean_and_error([rewards[s] - against[s] for s in rewards])
+        found |= {"difference": mean, "difference_error": error}
+    keys = ("cumulative_own_reward", "held_out", "reward_at_equal_generation")
+    return dict.fromkeys(keys, found)
+
+
+def sparse_table(hybrid: dict[int, float]) -> dict[str, Any]:
+    base = {1: 10.0, 2: 10.0}
+    others = {arm: arm_of(base) for arm in (*claims.SAPO_MIXES, *claims.DYNAMIC, "8/0")}
+    return {"sparse": {"arms": {**others, "hybrid 2/6": arm_of(hybrid, base)}}}
+
+
+def test_claims_hold_on_every_seed_or_by_three_standard_errors() -> None:
+    held = [claim["holds"] for claim in claims.claims(sparse_table({1: 12.1, 2: 12.1}))]
+    assert held == [True] * len(held)
+    assert len(held) == 8
+    # 1.15 times on average, once below: 1.5 and −0.5 above 11.5 are a mean of 0.5 ± 1.
+    mixed = claims.claims(sparse_table({1: 13.0, 2: 11.0}))
+    assert [claim["holds"] for claim in mixed] == [
+        False, True, True, False, False, False, True, True,
+    ]  # fmt: skip
+
+
+def test_worse_than_alone_by_more_than_an_error_is_told() -> None:
+    found = {c["claim"].split(":")[0]: c["holds"] for c in claims.claims(
+        {"dense": {"arms": {
+            "8/0": arm_of({1: 10.0, 2: 10.0}),
+            "hybrid 2/6": arm_of({1: 9.0, 2: 9.5}, {1: 10.0, 2: 10.0}),
+        }}}
+    )}  # fmt: skip
+    assert found == {"dense": False}
 
 
 # --- runs on disk and the table ---

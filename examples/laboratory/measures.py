@@ -56,8 +56,23 @@ def run_measures(
         "right_per_1000_tokens": 1000 * right / (tokens * len(curves)),
         "own_groups_trained": _per_round(rounds, "own_trained"),
         "external_groups_trained": _per_round(rounds, "external_trained"),
+        "tokens_trained": _per_round(rounds, "tokens_trained_own", "tokens_trained_external")
+        * len(rounds),
+        "peers_give": peers_give(rounds),
+        "foreign_share": min(fmean(row["foreign_share"]) for row in rounds),
+        "external_age_rounds": _mean_known(rounds, "external_age_rounds"),
+        "kl_external": _mean_known(rounds, "kl_external"),
+        "effective_ratio": _mean_known(rounds, "effective_ratio"),
         "steps": math.fsum(fmean(row["steps"]) for row in rounds),
     }
+
+
+def peers_give(rounds: Sequence[Row]) -> float | None:
+    """What the nodes measured of their peers' part of a step (`swarmnode.gain`), over the whole run
+    and all nodes: Σ peers / Σ own. None: never measured, or no own progress to compare with."""
+    pairs = [pair for row in rounds for pair in row["alignment"] if pair is not None]
+    own = math.fsum(pair[0] for pair in pairs)
+    return math.fsum(pair[1] for pair in pairs) / own if own > 0 else None
 
 
 def own_rewards(rounds: Sequence[Row]) -> list[list[float]]:
@@ -157,5 +172,11 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
     return fmean(values), error
 
 
-def _per_round(rounds: Sequence[Row], key: str) -> float:
-    return fmean(fmean(row[key]) for row in rounds)
+def _per_round(rounds: Sequence[Row], *keys: str) -> float:
+    return fmean(math.fsum(fmean(row[key]) for key in keys) for row in rounds)
+
+
+def _mean_known(rounds: Sequence[Row], key: str) -> float | None:
+    """Over the rounds and nodes in which it was measured."""
+    known = [value for row in rounds for value in row[key] if value is not None]
+    return fmean(known) if known else None

@@ -19,9 +19,9 @@ from transformers import logging as transformers_logging
 from swarmnode.errors import ConfigError
 from swarmnode.run_directory import environment, read_rows
 
-from .settings import Run, sharing_settings, train_settings
-from .simulation import Row, practised, simulate
-from .starts import WARM_STEPS, make_starts, start_folder
+from .settings import SMALL_WIDTH, Run, hybrid_settings, sharing_settings, train_settings
+from .simulation import Row, measured, practised, simulate
+from .starts import WARM_STEPS, WIDTH, make_starts, start_folder
 from .world import World, open_world
 
 _FINISHED = "finished.json"
@@ -64,10 +64,14 @@ def do_run(out: Path, cache: Path, run: Run, warm_steps: int = WARM_STEPS) -> fl
     """Simulates one run into its folder and returns its CPU seconds. Sets torch to one
     deterministic thread. Makes the warm start if the cache lacks it."""
     prepare_process()
-    make_starts(cache, run.seed, [run.regime.blur_steps], warm_steps)
+    widths = (WIDTH, SMALL_WIDTH) if run.regime.small else (WIDTH,)
+    blur_steps = run.regime.blur_steps
+    for width in widths:
+        make_starts(cache, run.seed, [blur_steps], warm_steps, width)
     started = time.process_time()
-    start = start_folder(cache, run.seed, run.regime.blur_steps, warm_steps)
-    world = open_world(start, run.regime.evaluate_questions)
+    starts = [start_folder(cache, run.seed, blur_steps, warm_steps, width) for width in widths]
+    start = starts[0]
+    world = open_world(start, run.regime.evaluate_questions, *starts[1:])
     folder = folder_of(out, run)
     if folder.exists():
         shutil.rmtree(folder)
@@ -113,7 +117,7 @@ def _config(run: Run, world: World, start: Path) -> dict[str, Any]:
         "swarm": msgspec.to_builtins(world.swarm),
         "swarm_id": world.swarm_id.hex(),
         "start": {"folder": start.name, **json.loads((start / "start.json").read_text())},
-        "practised": [practised(run, world, number) for number in range(run.regime.nodes)],
+        "practised": [practised(run, world, number) for number in measured(run)],
         "constant_baseline": world.constant_baseline,
     }
 
@@ -123,6 +127,7 @@ def _settings(run: Run) -> dict[str, Any]:
         "run": msgspec.to_builtins(run),
         "train": msgspec.to_builtins(train_settings(run)),
         "sharing": msgspec.to_builtins(sharing_settings(run)),
+        "hybrid": msgspec.to_builtins(hybrid_settings(run)),
     }
 
 

@@ -15,6 +15,7 @@ Departures from the published experiment (arXiv 2509.08721, section 5):
    the paper adds up the rewards of I + J rollouts after the peers' were filtered.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -22,11 +23,15 @@ from typing import Any, Literal
 
 import msgspec
 
-from swarmnode.config import SharingSettings, TrainSettings
+from swarmnode.config import HybridSettings, SharingSettings, TrainSettings
 
+SMALL_WIDTH = 64  # 0.12 M parameters
 BASELINE = "8/0"  # the arm that every other is compared with
-SEEDS = (1, 2, 3, 4, 5)
-QUICK_SEEDS = (1, 2)
+# Seeds 1, 11 and 12 served to settle the learning rate and the parts of `hybrid`; none is here.
+SEEDS = (2, 3, 4, 5, 6)
+MIXED_SEEDS = (2, 3, 4)  # each of them needs a second warm start
+ABLATION_SEEDS = (2, 3)
+QUICK_SEEDS = (2, 3)
 QUICK_ROUNDS = 40
 # Fetched per wanted group: everything that is offered, as the paper's nodes see everything.
 _FETCH_ALL = 64
@@ -39,13 +44,18 @@ class Regime:
     `blur_steps` decides how sparse the reward is at the start (`starts.py`): 45 steps leave 2.6 %
     of seed 1's samples right, 26 steps 11 %. With `delay` k a node sees what its peers generated
     k rounds before; 0 is the paper's synchronous round. With `one_task` each node draws questions
-    of one task only, node n of task n modulo their number.
+    of one task only, node n of task n modulo their number. The last `small` nodes have a model of
+    `SMALL_WIDTH` with a warm start of its own. The last `noisy` nodes publish noise: under each of
+    their questions stand answers to others of their questions; they train like the rest, and what
+    is measured leaves them out.
     """
 
     name: str
     blur_steps: int
     delay: int = 0
     one_task: bool = False
+    small: int = 0
+    noisy: int = 0
     nodes: int = 8
     rounds: int = 80
     completions: int = 8
@@ -69,7 +79,7 @@ class Arm:
     """
 
     name: str
-    rule: Literal["off", "sapo"]
+    rule: Literal["off", "sapo", "hybrid"]
     own: int
     external: int = 0
     fill: int = 0
@@ -77,11 +87,12 @@ class Arm:
     hold: bool = False
     train: Mapping[str, Any] = field(default_factory=dict)
     sharing: Mapping[str, Any] = field(default_factory=dict)
+    hybrid: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def slug(self) -> str:
         """The name as a folder's."""
-        return self.name.replace("/", "-").replace(" ", "_")
+        return re.sub(r"[^A-Za-z0-9-]+", "_", self.name.replace("/", "-")).strip("_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +112,22 @@ REGIMES: Mapping[str, Regime] = MappingProxyType(
             Regime("dense", blur_steps=26),
             Regime("one_task", blur_steps=45, one_task=True),
             Regime("stale", blur_steps=45, delay=5),
+            Regime("mixed", blur_steps=45, small=4),
+            Regime("noisy", blur_steps=45, noisy=4),
         )
     }
 )
 
 # The controls, all with J = 0. At equal generation a node generates what a node of the I/J arm
-# does, I questions a round, and steps on whatever has a signal (`alone 2`, `alone 4`), or waits
-# for a batch of I + J groups with signal (`alone 2, held to 8`: equal generation and equal
-# training batch at once). At equal training batch it draws until I + J groups have a signal, from
-# at most as many questions as a node of 2/6 sees in a round, 2 own and 7 × 2 of peers
-# (`alone, filled to 8`); what that costs shows per generated token.
+# does, I questions a round, and steps on whatever has a signal (`alone 2`), or waits for a batch
+# of I + J groups with signal (`alone 2, held to 8`: equal generation and equal training batch at
+# once). At equal training batch it draws until I + J groups have a signal, from at most as many
+# questions as a node of 2/6 sees in a round, 2 own and 7 × 2 of peers (`alone, filled to 8`); what
+# that costs shows per generated token.
+#
+# `hybrid` is the node's default of `config.HybridSettings`. Its J may grow, and own questions take
+# the place of missing groups: "2/6" are its settings, not what every round makes of them. How much
+# it generates and trains on is in the table.
 ARMS: Mapping[str, Arm] = MappingProxyType(
     {
         arm.name: arm
@@ -119,7 +136,9 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
             Arm("sapo 6/2", "sapo", 6, 2),
             Arm("sapo 4/4", "sapo", 4, 4),
             Arm("sapo 2/6", "sapo", 2, 6),
-            Arm("alone 4", "off", 4),
+            Arm("hybrid 6/2", "hybrid", 6, 2),
+            Arm("hybrid 4/4", "hybrid", 4, 4),
+            Arm("hybrid 2/6", "hybrid", 2, 6),
             Arm("alone 2", "off", 2),
             Arm("alone 2, held to 8", "off", 2, fill=8, hold=True),
             Arm("alone, filled to 8", "off", 8, fill=8, most=16),
@@ -127,19 +146,76 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
     }
 )
 
+
+def _without(name: str, sharing: Mapping[str, Any] | None = None, **hybrid: Any) -> Arm:
+    """`hybrid 2/6` with one thing changed."""
+    return Arm(name, "hybrid", 2, 6, hybrid=hybrid, sharing=sharing or {})
+
+
+# One part of `hybrid 2/6` changed at a time; the last is the published rule on hybrid's batch.
+ABLATED, ABLATED_REGIME = "hybrid 2/6", "sparse"
+_KEPT = {"max_wait_rounds": 2}  # groups that a round does not use stay for the next ones
+ABLATIONS: Mapping[str, Arm] = MappingProxyType(
+    {
+        arm.name: arm
+        for arm in (
+            _without("J stays 6", stretch=1.0),
+            _without("no own questions for missing groups", fill=0.0),
+            _without("own questions up to 2 J", fill=2.0),
+            _without("no rescue", rescue_below=0.0),
+            _without("priority: headroom", priority="headroom", stretch=1.0),
+            _without("kept for two rounds", _KEPT),
+            _without("used twice", _KEPT, max_uses=2),
+            _without("one own question of two is a peer's", _KEPT, paired=1),
+            _without("no guard", guard=False),
+            _without("negatives kept", negatives="keep"),
+            _without("negatives tapered", negatives="taper"),
+            _without("margin 0", margin=0.0),
+            _without("baseline at the own rate", own_baseline=True),
+            _without("advantages: mean and std", advantage="mean_std"),
+            _without("advantages: MaxRL", advantage="maxrl"),
+            _without("scaled by likelihood (HACPO)", scaling=True),
+            _without("shaped (LUFFY)", shaping=0.1),
+            _without("separate normalisers", normaliser="separate"),
+            _without(
+                "published loss and choice",
+                negatives="keep",
+                advantage="mean_std",
+                margin=0.0,
+                normaliser="joint",
+                rescue_below=0.0,
+                own_tasks_only=False,
+                guard=False,
+            ),
+        )
+    }
+)
+
 # Which arms of a regime are in the table; `--arms` asks for others.
-_FEWER = (BASELINE, "sapo 4/4", "sapo 2/6", "alone 2", "alone, filled to 8")
+_SHORT = (BASELINE, "sapo 2/6", "hybrid 2/6")
 TABLE: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "sparse": tuple(ARMS),
-        "dense": _FEWER,
-        "one_task": _FEWER,
-        "stale": (BASELINE, "sapo 4/4", "sapo 2/6"),  # alone it is the sparse regime
+        "dense": (BASELINE, "sapo 4/4", "sapo 2/6", "hybrid 4/4", "hybrid 2/6"),
+        "one_task": _SHORT,
+        "noisy": _SHORT,
+        "mixed": _SHORT,
+        "stale": ("sapo 2/6", "hybrid 2/6"),  # alone it is the sparse regime
     }
 )
 QUICK_TABLE: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"sparse": (BASELINE, "sapo 4/4", "sapo 2/6", "alone 2")}
+    {"sparse": (BASELINE, "sapo 4/4", "sapo 2/6", "hybrid 2/6", "alone 2")}
 )
+
+
+def seeds_of(regime: Regime) -> tuple[int, ...]:
+    """The seeds of this regime in the table."""
+    return MIXED_SEEDS if regime.small else SEEDS
+
+
+def arm(name: str) -> Arm:
+    """The arm or ablation of that name."""
+    return ARMS[name] if name in ARMS else ABLATIONS[name]
 
 
 def train_settings(run: Run) -> TrainSettings:
@@ -160,3 +236,8 @@ def sharing_settings(run: Run) -> SharingSettings:
         **run.arm.sharing,
     }
     return msgspec.convert(changes, SharingSettings)
+
+
+def hybrid_settings(run: Run) -> HybridSettings:
+    """The parts of the hybrid rule in this run."""
+    return msgspec.convert(dict(run.arm.hybrid), HybridSettings)

@@ -2,9 +2,10 @@
 
 A round is that of `node.Node.run_round`, with all nodes in step (`simulate`): every node answers
 its questions, then every node takes from what its peers generated `delay` rounds before, then every
-node trains. Questions, generation, conversion to rollouts, the draw of offers, the pool, the choice
-from it, advantages, samples and the optimiser are the node's. Replaced are the network (a list of
-rollouts by round), the clock (the round's number) and the scorer's process (`world.World.score`).
+node trains. Questions, conversion to rollouts, the draw of offers, the pool, the choice from it,
+advantages, samples and the optimiser are the node's. Replaced are generation (all nodes' at once,
+`stacked.py`), the network (a list of rollouts by round), the clock (the round's number) and the
+scorer's process (`world.World.score`).
 
 Deterministic on one thread: chance comes from the run's seed and the node's number alone. In all
 arms of one regime and seed a node draws the same stream of questions.
@@ -13,23 +14,26 @@ arms of one regime and seed a node draws the same stream of questions.
 import copy
 import hashlib
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from protocol.messages import Item, Rollout
 from protocol.names import question_seed
-from swarmnode.generate.hf import HFGenerator
+from swarmnode.config import HybridSettings
 from swarmnode.rollout import Completion, Group, Origin, Question
 from swarmnode.samples import samples_of
 from swarmnode.swarm import sampling
 from swarmnode.swarm.admission import Offer
 from swarmnode.swarm.conversion import Arrival, rollouts_of
+from swarmnode.swarm.mixing import Mixing
 from swarmnode.swarm.pool import Pool
+from swarmnode.train.alignment import Alignment
+from swarmnode.train.foreign import foreign_advantages
 from swarmnode.train.trainer import StepReport, Trainer
 
-from .settings import Run, sharing_settings, train_settings
+from .settings import Run, hybrid_settings, sharing_settings, train_settings
+from .stacked import SwarmGenerator
 from .world import World
 
 # As in `swarmnode.node`: a peer's completion may be twice as long as this node's own limit.
@@ -37,12 +41,6 @@ _LONGEST_EXTERNAL = 2
 _LABEL = "laboratory"
 
 Row = dict[str, Any]
-Choose = Callable[[Sequence[Group], int, random.Random], list[Group]]
-
-# By the name of the arm's rule: which pooled groups a node trains on.
-RULES: Mapping[str, Choose] = MappingProxyType(
-    {"off": lambda groups, count, rng: [], "sapo": sampling.choose_groups}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +61,20 @@ class Learnt:
     external: Sequence[Group]  # trained on
     own: Sequence[Group]  # trained on: with signal
     step: StepReport
+    alignment: Alignment | None
+    foreign_share: float
 
 
 def simulate(run: Run, world: World) -> Iterator[tuple[str, Row]]:
     """Yields ("rounds", row) and ("evaluations", row) as they come; the rows are described in
     `measures.py`. Evaluations are before the first round, every `evaluate_every` and at the end."""
     regime = run.regime
-    nodes = [SimulatedNode(number, run, world) for number in range(regime.nodes)]
+    swarm = SimulatedSwarm(run, world)
+    nodes, kept = swarm.nodes, len(measured(run))
     published: list[list[Shared]] = []  # by round
-    start = nodes[0].accuracy()  # equal models: the others' is the same
-    yield "evaluations", {"round": 0, "accuracy": [start] * regime.nodes}
+    yield "evaluations", {"round": 0, "accuracy": _at_start(swarm, run)}
     for round in range(1, regime.rounds + 1):
-        own = [node.answer() for node in nodes]
+        own = swarm.answer(round)
         published.append([
             shared for node, groups in zip(nodes, own, strict=True)
             for shared in node.publish(groups, round)
@@ -83,61 +83,130 @@ def simulate(run: Run, world: World) -> Iterator[tuple[str, Row]]:
         for node in nodes:
             node.receive(seen, round)
         learnt = [node.learn(groups, round) for node, groups in zip(nodes, own, strict=True)]
-        yield "rounds", _row(round, own, learnt)
+        yield "rounds", _row(round, own[:kept], learnt[:kept])
         if round % regime.evaluate_every == 0 or round == regime.rounds:
-            accuracy = [node.accuracy() for node in nodes]
-            yield "evaluations", {"round": round, "accuracy": accuracy}
+            yield "evaluations", {"round": round, "accuracy": swarm.accuracy(measured(run))}
+
+
+def _at_start(swarm: "SimulatedSwarm", run: Run) -> list[dict[str, float]]:
+    """The held-out accuracy of the nodes that are measured; equal models are evaluated once."""
+    small = range(run.regime.nodes - run.regime.small, run.regime.nodes)
+    numbers = [0, small[0]] if small else [0]
+    by_size = swarm.accuracy(numbers)
+    return [by_size[-1] if number in small else by_size[0] for number in measured(run)]
+
+
+class SimulatedSwarm:
+    """All nodes of a run, and the one generator that answers for them."""
+
+    def __init__(self, run: Run, world: World) -> None:
+        self.nodes = [SimulatedNode(number, run, world) for number in range(run.regime.nodes)]
+        self._run = run
+        self._world = world
+        self._generator = SwarmGenerator(
+            [node.model for node in self.nodes],
+            world.prompts,
+            (int(world.tokenizer.eos_token_id),),
+            max_new_tokens=run.regime.max_new_tokens,
+            temperature=run.regime.temperature,
+            seeds=[node.seed for node in self.nodes],
+        )
+
+    def answer(self, round: int) -> list[list[Group]]:
+        """By node: this round's groups on own fresh questions, scored, with and without signal,
+        all that was generated. Nodes that need no more questions wait for the others."""
+        own: list[list[Group]] = [[] for _ in self.nodes]
+        while True:
+            asked = [node.ask(groups, round) for node, groups in zip(self.nodes, own, strict=True)]
+            if not any(asked):
+                return [node.fresh(groups) for node, groups in zip(self.nodes, own, strict=True)]
+            answers = self._generator.generate(asked, self._run.regime.completions)
+            for node, groups, questions, given in zip(self.nodes, own, asked, answers, strict=True):
+                groups += map(node.group, questions, given)
+
+    def accuracy(self, numbers: Collection[int]) -> list[dict[str, float]]:
+        """Greedy accuracy on the held-out questions, by task, of the nodes of these numbers."""
+        held_out = self._world.held_out
+        questions = [question for asked in held_out.values() for question in asked]
+        questions_of = [questions if number in numbers else [] for number in range(len(self.nodes))]
+        given = self._generator.greedy(questions_of)
+        found = []
+        for answers in (given[number] for number in numbers):
+            right: dict[str, list[float]] = {name: [] for name in held_out}
+            for question, answer in zip(questions, answers, strict=True):
+                right[question.task] += self._world.score(question, [answer.text])
+            found.append({name: sum(rewards) / len(rewards) for name, rewards in right.items()})
+        return found
 
 
 class SimulatedNode:
-    """One node: its own model, optimiser, generator, pool and chance."""
+    """One node: its own model, optimiser, pool and chance. Made by `SimulatedSwarm`."""
 
     def __init__(self, number: int, run: Run, world: World) -> None:
         self._run = run
         self._world = world
         self._sharing = sharing_settings(run)
         self._train = train_settings(run)
-        self._model = copy.deepcopy(world.model)
+        self._hybrid = hybrid_settings(run) if run.arm.rule == "hybrid" else None
+        self._mixing = Mixing(self._sharing, self._hybrid or HybridSettings())
+        small = number >= run.regime.nodes - run.regime.small
+        assert not small or world.small is not None
+        self.model = copy.deepcopy(world.small if small else world.model)
+        self._noisy = number >= run.regime.nodes - run.regime.noisy
         self._eos_id = int(world.tokenizer.eos_token_id)
         identity = hashlib.sha256(f"laboratory {run.seed} {number}".encode()).digest()
         self._author = identity
-        seed = int.from_bytes(identity[:6], "big")
-        self._questions_rng = random.Random(seed)
-        self._sampling_rng = random.Random(seed + 1)
+        self.seed = int.from_bytes(identity[:6], "big")  # of its completions
+        self._questions_rng = random.Random(self.seed)
+        self._sampling_rng = random.Random(self.seed + 1)
         self._tasks = practised(run, world, number)
         self._next_number = 0
         self._pool = Pool(
-            self._sharing.pool_groups, self._sharing.max_age_s, self._sharing.max_wait_rounds
+            self._sharing.pool_groups,
+            self._sharing.max_age_s,
+            self._sharing.max_wait_rounds,
+            self._hybrid.max_uses if self._hybrid else 1,
         )
         self._received: list[Group] = []
         self._held: list[Group] = []
-        self._generator = HFGenerator(
-            self._model,
-            world.prompts,
-            (self._eos_id,),
-            max_new_tokens=run.regime.max_new_tokens,
-            temperature=run.regime.temperature,
-            seed=seed,
-        )
+        self._paired: list[Question] = []  # peers', asked in this round
+        self._second: list[Group] = []  # and this node's answers to them
         pad_id = int(world.tokenizer.pad_token_id)
-        self._trainer = Trainer(self._model, self._train, pad_id, run.regime.temperature)
+        self._trainer = Trainer(
+            self.model, self._train, pad_id, run.regime.temperature, self._hybrid
+        )
 
-    def answer(self) -> list[Group]:
-        """This round's own groups, scored, with and without signal: all that was generated."""
+    def ask(self, groups: Sequence[Group], round: int) -> list[Question]:
+        """The questions to answer next in a round that made these groups so far; none: enough."""
         arm = self._run.arm
-        groups = self._groups(arm.own)
-        while len(groups) < arm.most:
+        if groups:
             missing = arm.fill - sum(group.has_signal for group in groups)
-            if missing <= 0:
-                break
-            groups += self._groups(min(missing, arm.most - len(groups)))
-        return groups
+            return [self._draw() for _ in range(min(missing, arm.most - len(groups)))]
+        peers = self._mixing.pair(self._pool.groups(), self._lag(round), self._sampling_rng)
+        self._paired = [group.question for group in peers]
+        count = self._mixing.own_questions(arm.own) - len(peers)
+        return [self._draw() for _ in range(max(1, count))] + self._paired
+
+    def fresh(self, groups: Sequence[Group]) -> list[Group]:
+        """Those on own fresh questions; the others, on peers', are kept for the step."""
+        own = list(groups[: len(groups) - len(self._paired)])
+        self._second = list(groups[len(own) :])
+        self._mixing.note_own(own)
+        return own
+
+    def group(self, question: Question, completions: Sequence[Completion]) -> Group:
+        """Its answers to a question, scored."""
+        rewards = self._world.score(question, [completion.text for completion in completions])
+        version, temperature = self._trainer.policy_version, self._run.regime.temperature
+        return Group(question, tuple(completions), rewards, version, temperature)
 
     def publish(self, own: Sequence[Group], round: int) -> list[Shared]:
         """The rollouts of these groups: text without token ids and their log-probabilities."""
         shared: list[Shared] = []
         if self._run.arm.rule == "off":
             return shared
+        if self._noisy:
+            own = shuffled(own, self._sampling_rng)
         for group in own[: self._sharing.publish]:
             # The number names the question to those who rebuild it; here it is handed over.
             for rollout in rollouts_of(group, group.question.seed, _LABEL, float(round)):
@@ -155,7 +224,7 @@ class SimulatedNode:
             shared.offer.key: shared for shared in seen if shared.offer.author != self._author
         }
         wanted = sampling.fetch_count(
-            sharing.external, sharing.fetch_factor, len(self._pool), in_flight=0
+            self._mixing.external, sharing.fetch_factor, len(self._pool), in_flight=0
         )
         offers = [shared.offer for shared in offered.values()]
         self._received = [
@@ -163,36 +232,42 @@ class SimulatedNode:
             for offer in sampling.choose_offers(offers, wanted, self._sampling_rng)
         ]
         for group in self._received:
-            if group.has_signal:
+            if self._mixing.is_useful(group):
                 self._pool.add(group)
 
     def learn(self, own: Sequence[Group], round: int) -> Learnt:
         """One step on own groups and on those chosen from the pool."""
         self._pool.expire(float(round), round)
-        choose = RULES[self._run.arm.rule]
-        external = choose(self._pool.groups(), self._sharing.external, self._sampling_rng)
+        external = self._mixing.choose(self._pool.groups(), self._lag(round), self._sampling_rng)
         self._pool.take(external)
         trained = self._batch([group for group in own if group.has_signal])
-        step = self._trainer.step(
-            samples_of(
-                [*trained, *external],
-                advantage=self._train.advantage,
-                encode_prompt=self._world.prompts.encode,
-                encode_text=self._world.codec.encode,
-                eos_id=self._eos_id,
-                max_completion_tokens=_LONGEST_EXTERNAL * self._run.regime.max_new_tokens,
-            )
+        samples = samples_of(
+            [*trained, *self._second, *external],
+            advantage=self._train.advantage,
+            encode_prompt=self._world.prompts.encode,
+            encode_text=self._world.codec.encode,
+            eos_id=self._eos_id,
+            max_completion_tokens=_LONGEST_EXTERNAL * self._run.regime.max_new_tokens,
+            foreign_advantages=self._foreign_advantages if self._hybrid else None,
         )
-        self._generator.update(self._trainer.policy_version)
-        return Learnt(self._received, external, trained, step)
+        share = self._mixing.foreign_share
+        alignment = None
+        if round % self._sharing.gain_every == 0:
+            alignment = self._trainer.alignment(samples, share)
+        step = self._trainer.step(samples, share)
+        return Learnt(self._received, external, trained, step, alignment, share)
 
-    def accuracy(self) -> dict[str, float]:
-        """Greedy accuracy on the held-out questions, by task."""
-        questions = [question for asked in self._world.held_out.values() for question in asked]
-        right: dict[str, list[float]] = {name: [] for name in self._world.held_out}
-        for question, given in zip(questions, self._generator.greedy(questions), strict=True):
-            right[question.task] += self._world.score(question, [given.text])
-        return {name: sum(rewards) / len(rewards) for name, rewards in right.items()}
+    def _lag(self, round: int) -> Callable[[Group], int]:
+        """The rounds since a group was answered: every node takes one step a round."""
+
+        def lag(group: Group) -> int:
+            assert group.origin is not None
+            return round - int(group.origin.created)
+
+        return lag
+
+    def _foreign_advantages(self, task: str, rewards: Sequence[float]) -> Sequence[float]:
+        return foreign_advantages(rewards, self._mixing.ability.rate(task), self._hybrid)
 
     def _batch(self, useful: Sequence[Group]) -> list[Group]:
         """Which own groups with signal are trained on now (`Arm`)."""
@@ -204,16 +279,6 @@ class SimulatedNode:
             return []
         batch, self._held = self._held[: arm.fill], self._held[arm.fill :]
         return batch
-
-    def _groups(self, count: int) -> list[Group]:
-        questions = [self._draw() for _ in range(count)]
-        answers = self._generator.generate(questions, self._run.regime.completions)
-        return [self._group(*pair) for pair in zip(questions, answers, strict=True)]
-
-    def _group(self, question: Question, completions: Sequence[Completion]) -> Group:
-        rewards = self._world.score(question, [completion.text for completion in completions])
-        version, temperature = self._trainer.policy_version, self._run.regime.temperature
-        return Group(question, tuple(completions), rewards, version, temperature)
 
     def _draw(self) -> Question:
         """The next question of this node's stream; held-out ones are skipped."""
@@ -227,6 +292,21 @@ class SimulatedNode:
             question = world.tasks.question(name, seed)
             if not question.held_out:
                 return question
+
+
+def measured(run: Run) -> range:
+    """The numbers of the nodes whose rows are kept: all but the noisy."""
+    return range(run.regime.nodes - run.regime.noisy)
+
+
+def shuffled(groups: Sequence[Group], rng: random.Random) -> list[Group]:
+    """The same questions and the same completions, each under a question drawn by chance."""
+    completions = [completion for group in groups for completion in group.completions]
+    rng.shuffle(completions)
+    left = iter(completions)
+    return [
+        replace(group, completions=tuple(next(left) for _ in group.completions)) for group in groups
+    ]
 
 
 def practised(run: Run, world: World, number: int) -> tuple[str, ...]:
@@ -265,6 +345,12 @@ def _row(round: int, own: Sequence[Sequence[Group]], learnt: Sequence[Learnt]) -
         "entropy": [one.step.entropy for one in learnt],
         "kl_own": [one.step.kl_own for one in learnt],
         "kl_external": [one.step.kl_external for one in learnt],
+        "effective_ratio": [one.step.effective_ratio for one in learnt],
+        "foreign_share": [one.foreign_share for one in learnt],
+        "alignment": [
+            None if one.alignment is None else [one.alignment.own, one.alignment.peers]
+            for one in learnt
+        ],
     }
 
 

@@ -24,33 +24,43 @@ from swarmnode.tasks.taskset import TaskSet
 
 QUESTIONS = 6000  # drawn per task
 WARM_STEPS = 1200  # of 128 answers
+WIDTH = 96  # of the demo model
+SMALLER_STEPS = 600  # of a narrower model
 
 
-def start_folder(cache: Path, seed: int, blur_steps: int, warm_steps: int = WARM_STEPS) -> Path:
-    """Where the start of this seed and blur level is kept."""
-    return cache / f"warm{warm_steps}-seed{seed}-blur{blur_steps}"
+def start_folder(
+    cache: Path, seed: int, blur_steps: int, warm_steps: int = WARM_STEPS, width: int = WIDTH
+) -> Path:
+    """Where the start of this seed, blur level and model width is kept."""
+    suffix = "" if width == WIDTH else f"-width{width}"
+    return cache / f"warm{_steps(warm_steps, width)}-seed{seed}-blur{blur_steps}{suffix}"
 
 
 def make_starts(
-    cache: Path, seed: int, blur_levels: Sequence[int], warm_steps: int = WARM_STEPS
+    cache: Path,
+    seed: int,
+    blur_levels: Sequence[int],
+    warm_steps: int = WARM_STEPS,
+    width: int = WIDTH,
 ) -> None:
-    """Makes those starts of one seed that the cache lacks. Deterministic on one thread."""
+    """Makes those starts of one seed and width that the cache lacks. Deterministic on one
+    thread."""
     missing = [
         steps
         for steps in sorted(set(blur_levels))
-        if not start_folder(cache, seed, steps, warm_steps).exists()
+        if not start_folder(cache, seed, steps, warm_steps, width).exists()
     ]
     if not missing:
         return
     tasks, tokenizer = recipe.open_tasks(), recipe.build_tokenizer()
     pairs = {name: _draw(tasks, name, seed) for name in tasks.names}
-    warm = start_folder(cache, seed, 0, warm_steps)
+    warm = start_folder(cache, seed, 0, warm_steps, width)
     if not warm.exists():
         started = time.process_time()
         torch.manual_seed(seed)
-        model = recipe.build_model(tokenizer)
+        model = recipe.build_model(tokenizer, width)
         batches = recipe.clean_batches(tokenizer, pairs)
-        recipe.supervise(model, batches, warm_steps, lr=2e-3, decay=0.95)
+        recipe.supervise(model, batches, _steps(warm_steps, width), lr=2e-3, decay=0.95)
         _keep(warm, model, tokenizer, tasks, started)
     for blur_steps in missing:
         if blur_steps == 0:
@@ -59,7 +69,12 @@ def make_starts(
         model = LlamaForCausalLM.from_pretrained(warm)
         batches = recipe.blurred_batches(tokenizer, pairs)
         recipe.supervise(model, batches, blur_steps, lr=4e-4, decay=0.0)
-        _keep(start_folder(cache, seed, blur_steps, warm_steps), model, tokenizer, tasks, started)
+        folder = start_folder(cache, seed, blur_steps, warm_steps, width)
+        _keep(folder, model, tokenizer, tasks, started)
+
+
+def _steps(warm_steps: int, width: int) -> int:
+    return warm_steps if width == WIDTH else min(warm_steps, SMALLER_STEPS)
 
 
 def _draw(tasks: TaskSet, name: str, seed: int) -> list[recipe.Pair]:

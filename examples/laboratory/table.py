@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .claims import claims
 from .measures import held_out_at, mean_and_error, reward_at, run_measures
 from .runs import Finished, read_run
-from .settings import BASELINE, Run
+from .settings import ABLATED, ABLATIONS, BASELINE, Run
 
 Measures = dict[str, float | None]
 # Columns of the main table: key, title, decimals.
@@ -30,7 +31,23 @@ _COSTS = (
     ("held_out_at_equal_generation", "held-out at equal generation", 3),
     ("own_groups_trained", "own groups a round", 2),
     ("external_groups_trained", "peers' groups a round", 2),
+    ("tokens_trained", "tokens trained", 0),
     ("steps", "steps", 0),
+)
+_ABLATION = (
+    ("cumulative_own_reward", "cumulative own reward", 2),
+    ("held_out", "held-out", 3),
+    ("worst_node", "worst node", 2),
+    ("oscillation", "oscillation", 3),
+    ("tokens_generated_per_node", "tokens generated", 0),
+    ("tokens_trained", "tokens trained", 0),
+)
+_GAIN = (
+    ("peers_give", "what peers give, estimated by the nodes", 2),
+    ("foreign_share", "least share left by the guard", 2),
+    ("external_age_rounds", "age, rounds", 2),
+    ("kl_external", "mean log μ − log π, nats", 3),
+    ("effective_ratio", "effective sample ratio", 3),
 )
 
 
@@ -41,15 +58,33 @@ def summarise(out: Path, runs: Sequence[Run], command: str) -> dict[str, Any]:
     regimes = list(dict.fromkeys(run.regime.name for run, _ in found))
     summary: dict[str, Any] = {"command": command, "baseline": BASELINE, "regimes": {}}
     for name in regimes:
-        of_regime = [(run, finished) for run, finished in found if run.regime.name == name]
-        summary["regimes"][name] = _regime(of_regime)
+        of_regime = [
+            (run, finished)
+            for run, finished in found
+            if run.regime.name == name and run.arm.name not in ABLATIONS
+        ]
+        summary["regimes"][name] = _regime(of_regime, BASELINE)
+    summary["ablations"] = _ablations(found)
+    summary["claims"] = claims(summary["regimes"])
     summary["cpu_s"] = round(sum(finished.cpu_s for _, finished in found), 1)
     (out / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
     (out / "sapo.md").write_text(render(summary))
     return summary
 
 
-def _regime(found: Sequence[tuple[Run, Finished]]) -> dict[str, Any]:
+def _ablations(found: Sequence[tuple[Run, Finished]]) -> dict[str, Any] | None:
+    """The ablations beside what they are compared with, on their seeds and in their regime."""
+    cells = {(run.regime.name, run.seed) for run, _ in found if run.arm.name in ABLATIONS}
+    of_interest = [
+        (run, finished)
+        for run, finished in found
+        if (run.regime.name, run.seed) in cells
+        and (run.arm.name in ABLATIONS or run.arm.name == ABLATED)
+    ]
+    return _regime(of_interest, ABLATED) if cells else None
+
+
+def _regime(found: Sequence[tuple[Run, Finished]], baseline: str) -> dict[str, Any]:
     seeds = sorted({run.seed for run, _ in found})
     per_run: dict[str, dict[int, Measures]] = {}
     for seed in seeds:
@@ -63,7 +98,7 @@ def _regime(found: Sequence[tuple[Run, Finished]]) -> dict[str, Any]:
         "settings": first[1].config["run"]["regime"],
         "constant_baseline": sum(baselines[0]) / len(baselines[0]),
         "starts": {run.seed: finished.config["start"] for run, finished in found},
-        "arms": {arm: _arm(by_seed, per_run.get(BASELINE, {})) for arm, by_seed in per_run.items()},
+        "arms": {arm: _arm(by_seed, per_run.get(baseline, {})) for arm, by_seed in per_run.items()},
     }
 
 
@@ -94,7 +129,7 @@ def _arm(by_seed: Mapping[int, Measures], baseline: Mapping[int, Measures]) -> d
     for key in next(iter(by_seed.values())):
         values = {seed: measures[key] for seed, measures in by_seed.items()}
         known = {seed: value for seed, value in values.items() if value is not None}
-        if len(known) < len(values):
+        if not known:
             continue
         mean, error = mean_and_error(list(known.values()))
         found[key] = {"by_seed": known, "mean": mean, "error": error}
@@ -120,6 +155,8 @@ def render(summary: Mapping[str, Any]) -> str:
         "`examples/laboratory/settings.py`. Mean over seeds ± standard error; in brackets the "
         f"paired difference to {summary['baseline']} ± its standard error, and the mean ratio.",
     ]
+    if summary["claims"]:
+        parts += ["## Claims", _claims(summary["claims"])]
     for name, regime in summary["regimes"].items():
         seeds = ", ".join(str(seed) for seed in regime["starts"])
         parts += [
@@ -129,27 +166,53 @@ def render(summary: Mapping[str, Any]) -> str:
             f"{regime['constant_baseline']:.3f}.",
             _table(regime["arms"], _COLUMNS),
             _table(regime["arms"], _COSTS),
+            _table(
+                {arm: found for arm, found in regime["arms"].items() if "peers_give" in found},
+                _GAIN,
+                compared=False,
+            ),
             f"![{name}]({name}.png)",
         ]
-    return "\n\n".join(parts) + "\n"
+    if summary["ablations"]:
+        seeds = ", ".join(str(seed) for seed in summary["ablations"]["starts"])
+        parts += [
+            "## Ablations",
+            f"One part of `{ABLATED}` changed at a time, in the sparse regime, seeds {seeds}; in "
+            f"brackets the paired difference to {ABLATED}.",
+            _table(summary["ablations"]["arms"], _ABLATION),
+        ]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _table(arms: Mapping[str, Any], columns: Sequence[tuple[str, str, int]]) -> str:
+def _claims(claims: Sequence[Mapping[str, Any]]) -> str:
+    lines = ["| claim | holds | figures |", "|---|---|---|"]
+    for claim in claims:
+        lines.append(
+            f"| {claim['claim']} | {'yes' if claim['holds'] else '**no**'} | {claim['figures']} |"
+        )
+    return "\n".join(lines)
+
+
+def _table(
+    arms: Mapping[str, Any], columns: Sequence[tuple[str, str, int]], *, compared: bool = True
+) -> str:
+    if not arms:
+        return ""
     lines = [
         "| arm | " + " | ".join(title for _, title, _ in columns) + " |",
         "|---|" + "---|" * len(columns),
     ]
     for arm, measures in arms.items():
-        cells = [_cell(measures.get(key), decimals) for key, _, decimals in columns]
+        cells = [_cell(measures.get(key), decimals, compared) for key, _, decimals in columns]
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _cell(found: Mapping[str, Any] | None, decimals: int) -> str:
+def _cell(found: Mapping[str, Any] | None, decimals: int, compared: bool) -> str:
     if found is None:
         return "–"
     text = _with_error(found["mean"], found["error"], decimals)
-    if not found.get("difference"):
+    if not compared or not found.get("difference"):
         return text
     sign = "+" if found["difference"] > 0 else "−"
     change = _with_error(abs(found["difference"]), found["difference_error"], decimals)

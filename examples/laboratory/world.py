@@ -23,7 +23,7 @@ from swarmnode.tasks.taskset import TaskSet, best_constant
 @dataclass(frozen=True, eq=False)
 class World:
     """Made by `open_world`. `held_out` and `constant_baseline` are by task; `model` is the start,
-    of which every node has its copy."""
+    of which every node has its copy, and `small` that of the small nodes, if there are any."""
 
     swarm: Manifest
     swarm_id: bytes
@@ -31,6 +31,7 @@ class World:
     held_out: dict[str, list[Question]]
     constant_baseline: dict[str, float]
     model: LlamaForCausalLM
+    small: LlamaForCausalLM | None
     tokenizer: PreTrainedTokenizerFast
     codec: TextCodec
     prompts: PromptEncoder
@@ -44,8 +45,8 @@ class World:
         )
 
 
-def open_world(start: Path, evaluate_questions: int) -> World:
-    """The demo swarm's tasks and the warm start in the folder `start`."""
+def open_world(start: Path, evaluate_questions: int, small: Path | None = None) -> World:
+    """The demo swarm's tasks and the warm starts in the folders `start` and `small`."""
     swarm = manifest.load("demo")
     tasks = open_tasks(swarm)
     held_out = {name: tasks.held_out(name, evaluate_questions) for name in tasks.names}
@@ -58,6 +59,7 @@ def open_world(start: Path, evaluate_questions: int) -> World:
         held_out=held_out,
         constant_baseline={name: best_constant(asked) for name, asked in held_out.items()},
         model=LlamaForCausalLM.from_pretrained(start).eval(),
+        small=LlamaForCausalLM.from_pretrained(small).eval() if small else None,
         tokenizer=tokenizer,
         codec=codec,
         prompts=prompt_encoder(tokenizer, codec, answer.instruction(swarm.answer_format)),

@@ -23,6 +23,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from swarmnode.errors import ConfigError, SwarmNodeError
+from swarmnode.generate.encode import TextCodec
 from swarmnode.generate.prompt import PromptEncoder
 from swarmnode.rollout import Completion, Question
 
@@ -114,7 +115,9 @@ class HFGenerator:
                     self._max_batch_tokens = size * self._room(prompts[batch[-1]]) // 2
                     continue
                 for index, one in zip(batch, sampled, strict=True):
-                    answers[index].append(self._completion(one))
+                    answers[index].append(
+                        sampled_completion(self._prompts.codec, self._eos_ids, one.ids, one.logps)
+                    )
                 pending = pending[size:]
         return answers
 
@@ -178,16 +181,20 @@ class HFGenerator:
         """One token per row of (rows, V)."""
         return torch.multinomial(logp.exp(), 1, generator=self._chance)[:, 0]
 
-    def _completion(self, sampled: _Sampled) -> Completion:
-        ended = sampled.ids[-1] in self._eos_ids
-        return Completion(
-            text=self._prompts.codec.decode(sampled.ids[:-1] if ended else sampled.ids),
-            mean_logp=sum(sampled.logps) / len(sampled.logps),
-            token_count=len(sampled.ids),
-            token_ids=tuple(sampled.ids),
-            logps=tuple(sampled.logps),
-            ended=ended,
-        )
+
+def sampled_completion(
+    codec: TextCodec, eos_ids: Set[int], ids: Sequence[int], logps: Sequence[float]
+) -> Completion:
+    """What was sampled, EOS included if it came, as a completion."""
+    ended = ids[-1] in eos_ids
+    return Completion(
+        text=codec.decode(ids[:-1] if ended else ids),
+        mean_logp=sum(logps) / len(logps),
+        token_count=len(ids),
+        token_ids=tuple(ids),
+        logps=tuple(logps),
+        ended=ended,
+    )
 
 
 @dataclass

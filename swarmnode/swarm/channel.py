@@ -67,6 +67,7 @@ class Report(_Message, frozen=True, tag=True):
     state: str
     bytes_in: int
     bytes_out: int
+    foreign_peers: int
     dropped: dict[str, int]
 
 

@@ -4,6 +4,7 @@ Both run in the background of the network process. No bootstrap is special: any 
 swarm leads to the others, and a node without any waits to be found.
 """
 
+import math
 import random
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from protocol.errors import ProtocolError
 from protocol.messages import Hello
 from protocol.names import discovery_cid
 from swarmnode.swarm import multiaddr
+from swarmnode.swarm.bounded import Budget, RecentIds
 from swarmnode.swarm.fetching import greet, short_reason
 from swarmnode.swarm.host import Host, HostError
 from swarmnode.swarm.transport import AnyEvent, PeerNote
@@ -34,6 +36,11 @@ _LOOK_TIMEOUT_S = 20
 _PROVIDERS = 32  # asked for at one look
 # Connected peers of the swarm above which no more are sought: GossipSub keeps 6 to 12 neighbours.
 _ENOUGH = 16
+
+
+# Notes of strangers that greet, in a window of seconds: a person needs one, and keys cost nothing.
+NOTES, _NOTES_WINDOW_S = 5, 600.0
+_MAX_STRANGERS = 1024  # remembered, to note each once
 
 
 @dataclass
@@ -126,6 +133,30 @@ class Dialler:
         await anyio.sleep(2 * _CHECK_S)  # the list of neighbours is that old
         while self._peer in self._neighbours.connected:
             await anyio.sleep(_CHECK_S)
+
+
+class Strangers:
+    """Peers that greeted this node and cannot take part: counted and noted, each once.
+
+    Above `_MAX_STRANGERS` the longest forgotten count again. `count` is of this process.
+    """
+
+    def __init__(self, hello: Hello, emit: Callable[[AnyEvent], None]) -> None:
+        self.count = 0
+        self._hello = hello
+        self._emit = emit
+        self._known = RecentIds(_MAX_STRANGERS, math.inf)
+        self._budget = Budget(NOTES, _NOTES_WINDOW_S)
+
+    def greet(self, peer: str, address: str, theirs: Hello, now: float) -> None:
+        """Takes a greeting of `peer` at `now` (seconds)."""
+        problem = mismatch(self._hello, theirs)
+        if not problem or peer.encode() in self._known:
+            return
+        self._known.add(peer.encode(), now)
+        self.count += 1
+        if self._budget.allows("everyone", now):
+            self._emit(PeerNote(peer, f"{peer} at {address} {problem}"))
 
 
 def mismatch(ours: Hello, theirs: Hello) -> str:

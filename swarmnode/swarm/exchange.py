@@ -6,7 +6,7 @@ reason, and what it never got, by problem; the caller turns counts into metrics.
 """
 
 import logging
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -29,7 +29,7 @@ from swarmnode.swarm.admission import (
 )
 from swarmnode.swarm.bounded import RecentIds
 from swarmnode.swarm.conversion import Arrival, rollouts_of
-from swarmnode.swarm.offers import Offers
+from swarmnode.swarm.offers import MAX_AUTHORS, Offers
 from swarmnode.swarm.transport import (
     Announced,
     Fetched,
@@ -46,7 +46,10 @@ log = logging.getLogger(__name__)
 MAX_REMEMBERED = 65_536
 # Seconds after which a fetch without an event is given up. The transport's own limit is shorter.
 MAX_FETCH_S = 60.0
-# Problems after which the same fetch is not tried again; the others pass.
+# Times that one offer is asked for. Each costs up to 8 s of dialling a peer that may be gone; a
+# network that comes back within two rounds costs nothing.
+MAX_ATTEMPTS = 3
+# Problems after which the same fetch is not tried again at all; the others may pass.
 _FINAL_PROBLEMS = frozenset((FetchProblem.ABSENT, FetchProblem.MALFORMED))
 
 
@@ -85,11 +88,14 @@ class Exchange:
         self._tasks = frozenset(tasks)
         self._rebuild = rebuild
         self._offers = Offers(settings.keep_announcements)
+        # Newest policy version that an author announced; the author silent longest is forgotten.
+        self._versions: OrderedDict[bytes, int] = OrderedDict()
         self._in_flight: dict[bytes, tuple[Offer, float]] = {}  # key → offer, when asked
+        self._attempts: Counter[bytes] = Counter()  # by key, of offers that are current
         # What is admitted at a time is created `MAX_AHEAD_S` later at most, and then ages.
         lifetime_s = settings.max_age_s + MAX_AHEAD_S
         self._heard = RecentIds(MAX_REMEMBERED, lifetime_s)  # ids of announcements
-        self._taken = RecentIds(MAX_REMEMBERED, lifetime_s)  # keys of offers
+        self._taken = RecentIds(MAX_REMEMBERED, lifetime_s)  # keys of offers that are done with
         self.refused: Counter[Reason] = Counter()
         self.missed: Counter[str] = Counter()
         self.announced = 0  # offers heard of
@@ -133,6 +139,7 @@ class Exchange:
         by_author: dict[bytes, list[bytes]] = {}
         for offer in chosen:
             self._in_flight[offer.key] = (offer, now)
+            self._attempts[offer.key] += 1
             by_author.setdefault(offer.author, []).append(offer.item.rollout_id)
         for author, ids in by_author.items():
             for start in range(0, len(ids), limits.MAX_FETCH_IDS):
@@ -165,6 +172,12 @@ class Exchange:
     def peers_heard(self) -> int:
         """Peers with offers that this node could fetch from."""
         return self._offers.authors
+
+    def lag(self, group: Group) -> int:
+        """Optimiser steps that a peer has taken since it answered, as far as it announced them."""
+        assert group.origin is not None
+        newest = self._versions.get(group.origin.author, group.policy_version)
+        return max(0, newest - group.policy_version)
 
     def refuse(self, reason: Reason) -> None:
         """Counts a refusal that the caller decided on (`unscorable`)."""
@@ -222,16 +235,27 @@ class Exchange:
             elif offer.key not in self._taken:
                 offers.append(offer)
         self._offers.add(opened.author, offers)
+        self._note_version(opened.author, message.policy_version)
         self.announced += len(offers)
+
+    def _note_version(self, author: bytes, version: int) -> None:
+        self._versions[author] = max(version, self._versions.get(author, 0))
+        self._versions.move_to_end(author)
+        while len(self._versions) > MAX_AUTHORS:
+            self._versions.popitem(last=False)
 
     def _note_failure(self, event: FetchFailed, now: float) -> None:
         for id in event.ids:
             key = public_key_of(event.peer) + id
             if self._in_flight.pop(key, None) is None:
                 continue  # given up on, and counted, before
-            self.missed[event.problem.value] += 1
-            if event.problem in _FINAL_PROBLEMS:
-                self._taken.add(key, now)
+            self._miss(key, event.problem.value, now, is_final=event.problem in _FINAL_PROBLEMS)
+
+    def _miss(self, key: bytes, problem: str, now: float, *, is_final: bool = False) -> None:
+        """Counts a fetch that brought nothing; its offer may be given up for it."""
+        self.missed[problem] += 1
+        if is_final or self._attempts[key] >= MAX_ATTEMPTS:
+            self._taken.add(key, now)
 
     def _admit(self, event: Fetched, round: int, now: float) -> Arrival | None:
         key = public_key_of(event.peer) + event.id
@@ -279,4 +303,6 @@ class Exchange:
         for key, (_, asked) in list(self._in_flight.items()):
             if asked < now - MAX_FETCH_S:  # its event was lost to a full queue
                 del self._in_flight[key]
-                self.missed["no_answer"] += 1
+                self._miss(key, "no_answer", now)
+        known = {offer.key for offer in self._offers.current()} | self._in_flight.keys()
+        self._attempts = Counter({key: n for key, n in self._attempts.items() if key in known})

@@ -6,7 +6,7 @@ number of streams in total and per peer.
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Protocol
 
 import anyio
@@ -148,12 +148,22 @@ class Fetcher:
 
 
 class Server:
-    """Answers the streams that peers open: frames from `outbox`, and our greeting."""
+    """Answers the streams that peers open: frames from `outbox`, and our greeting.
 
-    def __init__(self, outbox: Outbox, hello: bytes, traffic: Traffic) -> None:
+    `greeted` is told of every well-formed greeting: peer id, its address, what it said.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        hello: bytes,
+        traffic: Traffic,
+        greeted: Callable[[str, str, Hello], None],
+    ) -> None:
         self._outbox = outbox
         self._hello = hello
         self._traffic = traffic
+        self._greeted = greeted
         self._serving: Counter[str] = Counter()
 
     async def open(self, host: Host, fetch_protocol: str) -> None:
@@ -183,8 +193,10 @@ class Server:
                 return
             try:
                 with anyio.fail_after(_HELLO_S):
-                    await _read_block(stream, MAX_HELLO_BYTES)  # who asks changes nothing here
-                    await _send_block(stream, self._hello)
+                    theirs = await _read_block(stream, MAX_HELLO_BYTES)
+                    await _send_block(stream, self._hello)  # whoever asks
+                    with suppress(ProtocolError):
+                        self._greeted(stream.peer, stream.address, codec.decode_hello(theirs))
                     await stream.until_closed()
             except (StreamCut, ProtocolError, TimeoutError):
                 return

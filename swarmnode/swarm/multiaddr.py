@@ -90,22 +90,23 @@ def unix_to_binary(path: Path) -> bytes:
     return varint(400) + varint(len(value)) + value
 
 
-def split_peer(text: str) -> tuple[str, str]:
+def split_peer(text: str, name: str = "peer") -> tuple[str, str]:
     """A user's peer address as (address without its end, peer id).
 
-    Raises `ConfigError` with one line that says what is wrong with it.
+    Raises `ConfigError` with one line that says what is wrong with it; `name` is where the user
+    wrote it.
     """
     address, found, peer = text.rpartition("/p2p/")
     example = "/ip4/203.0.113.7/tcp/4001/p2p/12D3KooW…"
     if not found or not address:
         raise ConfigError(
-            f"peer {text[:200]!r} does not end in /p2p/<peer id>: write it as {example}"
+            f"{name} {text[:200]!r} does not end in /p2p/<peer id>: write it as {example}"
         )
     try:
         peer_id_bytes(peer)
         to_binary(address)
     except ValueError as error:
-        raise ConfigError(f"peer {text[:200]!r}: {error}: write it as {example}") from error
+        raise ConfigError(f"{name} {text[:200]!r}: {error}: write it as {example}") from error
     return address, peer
 
 

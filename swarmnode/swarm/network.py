@@ -14,10 +14,11 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from protocol.codec import decode_hello
 from protocol.limits import MAX_ANNOUNCEMENT_BYTES
+from protocol.messages import Hello
 from protocol.names import announcement_topic, fetch_protocol
 from swarmnode.swarm import channel
 from swarmnode.swarm.bounded import BoundedQueue, Budget, Outbox
-from swarmnode.swarm.discovery import Dialler, Neighbours, look_around
+from swarmnode.swarm.discovery import Dialler, Neighbours, Strangers, look_around
 from swarmnode.swarm.fetching import Fetcher, Server, Traffic
 from swarmnode.swarm.host import Host
 from swarmnode.swarm.transport import (
@@ -53,6 +54,7 @@ class Network:
         self._over_budget = 0
         self._neighbours = Neighbours()
         hello = decode_hello(start.hello)
+        self._strangers = Strangers(hello, self._emit)
         self._rng = random.SystemRandom()
         self._diallers = [
             Dialler(address, host, hello, start.hello, self._neighbours, self._emit, self._rng)
@@ -62,7 +64,7 @@ class Network:
 
     async def run(self, node: SocketStream) -> None:
         """Returns never; raises what ended it, in an exception group."""
-        server = Server(self._outbox, self._start.hello, self._traffic)
+        server = Server(self._outbox, self._start.hello, self._traffic, self._greeted)
         await server.open(self._host, self._protocol)
         async with (
             self._host.subscribe(self._topic, self._admits) as messages,
@@ -97,6 +99,9 @@ class Network:
                     self._outbox.put(id, frame)
                 case channel.Fetch(peer, ids):
                     fetcher.start(peer, ids)
+
+    def _greeted(self, peer: str, address: str, theirs: Hello) -> None:
+        self._strangers.greet(peer, address, theirs, time.monotonic())
 
     async def _publish(self, frame: bytes) -> None:
         await self._host.publish(self._topic, frame)
@@ -139,6 +144,7 @@ class Network:
             state=self._state(),
             bytes_in=self._traffic.bytes_in,
             bytes_out=self._traffic.bytes_out,
+            foreign_peers=self._strangers.count,
             dropped={
                 "events": self._events.dropped,
                 "oversized": self._oversized,

@@ -154,6 +154,7 @@ class NetworkTransport:
                 peers=self._report.peers if self._report else (),
                 bytes_in=counts["bytes_in"],
                 bytes_out=counts["bytes_out"],
+                foreign_peers=counts["foreign_peers"],
                 restarts=self._restarts,
                 dropped={name: dropped[name] for name in QUEUES},
             )
@@ -220,5 +221,9 @@ class NetworkTransport:
 def _counts(report: channel.Report | None) -> Counter[str]:
     if report is None:
         return Counter()
-    traffic = {"bytes_in": report.bytes_in, "bytes_out": report.bytes_out}
-    return Counter(report.dropped | traffic)
+    others = {
+        "bytes_in": report.bytes_in,
+        "bytes_out": report.bytes_out,
+        "foreign_peers": report.foreign_peers,
+    }
+    return Counter(report.dropped | others)

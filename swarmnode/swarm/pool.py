@@ -1,10 +1,10 @@
-"""Peers' groups that were admitted and scored and wait to be trained on, each at most once.
+"""Peers' groups that were admitted and scored and wait to be trained on, `max_uses` times at most.
 
 Bounded: the oldest leaves when it is full, when it is older than `max_age_s` by its author's clock,
 or when it has waited for more than `max_wait_rounds` of this node's rounds.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 
 from swarmnode.rollout import Group
@@ -13,10 +13,14 @@ from swarmnode.rollout import Group
 class Pool:
     """A queue of peers' groups, oldest first."""
 
-    def __init__(self, capacity: int, max_age_s: float, max_wait_rounds: int) -> None:
+    def __init__(
+        self, capacity: int, max_age_s: float, max_wait_rounds: int, max_uses: int = 1
+    ) -> None:
         self._groups: deque[Group] = deque(maxlen=capacity)
         self._max_age_s = max_age_s
         self._max_wait_rounds = max_wait_rounds
+        self._max_uses = max_uses
+        self._uses: Counter[int] = Counter()
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -39,8 +43,9 @@ class Pool:
         return tuple(self._groups)
 
     def take(self, chosen: Sequence[Group]) -> None:
-        """Removes the chosen groups, so that none is trained on twice."""
-        gone = {id(group) for group in chosen}
+        """Counts a use of the chosen groups; those used up leave."""
+        self._uses.update(id(group) for group in chosen)
+        gone = {id(group) for group in chosen if self._uses[id(group)] >= self._max_uses}
         self._replace([group for group in self._groups if id(group) not in gone])
 
     def mean_age_s(self, now: float) -> float:
@@ -57,3 +62,5 @@ class Pool:
     def _replace(self, groups: Sequence[Group]) -> None:
         self._groups.clear()
         self._groups.extend(groups)
+        kept = {id(group) for group in groups}
+        self._uses = Counter({key: n for key, n in self._uses.items() if key in kept})

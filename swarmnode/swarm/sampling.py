@@ -28,6 +28,20 @@ def choose_groups(groups: Sequence[Group], count: int, rng: random.Random) -> li
     return rng.sample(useful, min(count, len(useful)))
 
 
+def choose_weighted(
+    groups: Sequence[Group], weights: Sequence[float], count: int, rng: random.Random
+) -> list[Group]:
+    """At most `count` of the groups without replacement, each draw in proportion to the weights
+    (> 0) of those left.
+
+    Source: Efraimidis and Spirakis, "Weighted random sampling with a reservoir", 2006: the largest
+    of u^(1/w), u uniform, are such a sample.
+    """
+    keys = [rng.random() ** (1 / weight) for weight in weights]
+    order = sorted(range(len(groups)), key=lambda index: -keys[index])
+    return [groups[index] for index in order[:count]]
+
+
 def fetch_count(wanted: int, fetch_factor: int, pooled: int, in_flight: int) -> int:
     """How many offers to fetch so that the next round finds `wanted` groups with a signal."""
     return max(0, wanted * fetch_factor - pooled - in_flight)

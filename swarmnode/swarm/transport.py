@@ -92,8 +92,10 @@ class TransportStatus:
     `addresses` are complete: each can be given to another node's `--peer`. `peers` are the ids
     connected now, of this swarm or not. `bytes_in` and `bytes_out` count payload: announcements
     once per distinct message, fetch requests and answers in both roles; encryption, gossip
-    duplicates and discovery are not in it. `dropped` counts lost items by queue name (closed
-    set, see `QUEUES`). `state` is one line for a person; when no peer is connected it says why.
+    duplicates and discovery are not in it. `foreign_peers` counts those that greeted this node and
+    are of another swarm or protocol version, each once. `dropped` counts lost items by queue name
+    (closed set, see `QUEUES`). `state` is one line for a person; when no peer is connected it says
+    why.
     """
 
     peer_id: str
@@ -103,6 +105,7 @@ class TransportStatus:
     peers: tuple[str, ...] = ()
     bytes_in: int = 0
     bytes_out: int = 0
+    foreign_peers: int = 0
     restarts: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
 

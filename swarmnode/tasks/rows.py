@@ -43,6 +43,7 @@ _HUB = re.compile(
     r"@(?P<revision>[0-9a-f]{40}):(?P<split>\w[\w.-]{0,95})",
     re.ASCII,
 )
+_ROW = '{"question": …, "answer": …}'
 _TOLERANCE = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
 
 Loader = Callable[..., Any]
@@ -90,6 +91,8 @@ def open_jsonl(task: str, path: Path, given: Mapping[str, Any]) -> RowSource:
         content = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"task {task}: cannot read {path}: {error.strerror}") from error
+    if not content.strip():
+        raise ConfigError(f"task {task}: {path} has no rows; every line must be {_ROW}")
     pairs = []
     for number, line in enumerate(content.removesuffix(b"\n").split(b"\n"), start=1):
         where = f"task {task}: {path} line {number}"
@@ -140,12 +143,14 @@ def _comparison(task: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parsed_line(where: str, line: bytes) -> tuple[Any, Any]:
+    if not line.strip():
+        raise ConfigError(f"{where} is empty; it must be {_ROW}")
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-        raise ConfigError(f"{where} is not JSON: {error}") from error
+        raise ConfigError(f"{where} is not JSON, it must be {_ROW}: {error}") from error
     if type(row) is not dict or set(row) != {"question", "answer"}:
-        raise ConfigError(f'{where} must be {{"question": …, "answer": …}} and nothing more')
+        raise ConfigError(f"{where} must be {_ROW} and nothing more")
     return row["question"], row["answer"]
 
 

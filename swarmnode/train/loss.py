@@ -19,10 +19,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from swarmnode.config import TrainSettings
+from swarmnode.config import HybridSettings, TrainSettings
 from swarmnode.train.batch import MicroBatch, Sample
+from swarmnode.train.foreign import foreign_terms
 from swarmnode.train.objectives.table import OBJECTIVES
-from swarmnode.train.objectives.tokens import Tokens, bounded_exp
+from swarmnode.train.objectives.tokens import Terms, Tokens, bounded_exp
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class StepSize:
     external_tokens: int
     own_completions: int
     external_completions: int
+    foreign_share: float = 1.0  # multiplies the weight of peers' part
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +46,11 @@ class LossTerms:
     reference_kl: Tensor  # () sum of `reference_kl` over the tokens; 0 without a reference
 
 
-def step_size(samples: Sequence[Sample]) -> StepSize:
-    """The counts of `samples`."""
+def step_size(samples: Sequence[Sample], foreign_share: float = 1.0) -> StepSize:
+    """The counts of `samples`, and the share."""
     own = [len(s.completion_ids) for s in samples if not s.external]
     external = [len(s.completion_ids) for s in samples if s.external]
-    return StepSize(sum(own), sum(external), len(own), len(external))
+    return StepSize(sum(own), sum(external), len(own), len(external), foreign_share)
 
 
 def tokens_of(batch: MicroBatch, logps: Tensor, old_logps: Tensor) -> Tokens:
@@ -77,6 +79,7 @@ def step_loss(
     size: StepSize,
     settings: TrainSettings,
     reference_logps: Tensor | None = None,
+    foreign: HybridSettings | None = None,
 ) -> LossTerms:
     """This micro-batch's part of the loss of a step of `size`, by `settings.objective`.
 
@@ -84,6 +87,12 @@ def step_loss(
     """
     objective = OBJECTIVES[settings.objective]
     terms = objective.terms(tokens, settings)
+    if foreign is not None:
+        peers = foreign_terms(tokens, foreign)
+        terms = Terms(
+            torch.where(tokens.external, peers.losses, terms.losses),
+            torch.where(tokens.external, peers.clipped, terms.clipped),
+        )
     losses, kl = terms.losses, terms.losses.new_zeros(())
     if reference_logps is not None:
         token_kl = reference_kl(tokens.logps, reference_logps, settings.max_log_ratio)
@@ -91,14 +100,27 @@ def step_loss(
     if objective.average == "completions":
         losses = losses / tokens.lengths[tokens.rows]
     own, external = _divisors(objective.average, size, settings.length_tokens)
-    if settings.external_weight is None:
-        loss = losses.sum() / (own + external)
-    else:
+    weight, separate = _weight(settings, foreign)
+    weight *= size.foreign_share
+    if weight != 1.0:
+        losses = torch.where(tokens.external, weight * losses, losses)
+    if separate:
         # A part that is empty here adds an exact 0; one that is empty in the step is divided by 1.
         own_sum = losses.masked_fill(tokens.external, 0.0).sum()
         external_sum = losses.masked_fill(~tokens.external, 0.0).sum()
-        loss = own_sum / max(own, 1) + settings.external_weight * external_sum / max(external, 1)
+        loss = own_sum / max(own, 1) + external_sum / max(external, 1)
+    else:
+        loss = losses.sum() / (own + external)
     return LossTerms(loss, terms.clipped.sum(), kl)
+
+
+def _weight(settings: TrainSettings, foreign: HybridSettings | None) -> tuple[float, bool]:
+    """λ, and whether own and peers' parts are divided each by its own count."""
+    if foreign is not None:
+        return foreign.weight, foreign.normaliser == "separate"
+    if settings.external_weight is not None:
+        return settings.external_weight, True
+    return 1.0, False
 
 
 def reference_kl(logps: Tensor, reference_logps: Tensor, max_log_ratio: float) -> Tensor:

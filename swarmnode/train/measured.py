@@ -25,10 +25,12 @@ class PassSums:
     kl_own_tokens: float
     kl_external: float
     kl_external_samples: float
+    weights: float  # Σ and Σ of squares over those samples: our probability over the sampler's
+    weight_squares: float
 
 
 def measure_batch(batch: MicroBatch, terms: LossTerms, statistics: TokenStatistics) -> Tensor:
-    """One micro-batch's summands of `PassSums` after its first field, (9,) float32."""
+    """One micro-batch's summands of `PassSums` after its first field, (11,) float32."""
     external = batch.external[batch.token_rows]
     entropies = statistics.entropies
     summands = (
@@ -47,8 +49,9 @@ def add_up(batches: Sequence[Tensor]) -> PassSums:
     return PassSums(len(batches), *torch.stack(list(batches)).sum(dim=0).tolist())
 
 
-def _divergences(batch: MicroBatch, logps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Sum and count of `StepReport.kl_own` (tokens) and of `kl_external` (completions)."""
+def _divergences(batch: MicroBatch, logps: Tensor) -> tuple[Tensor, ...]:
+    """Sum and count of `StepReport.kl_own` (tokens) and of `kl_external` (completions), and the
+    sums of the latter's weights and of their squares."""
     own = ~batch.external[batch.token_rows] & ~batch.sampler_logps.isnan()  # (N,)
     token_gaps = (batch.sampler_logps - logps)[own]
     ones = torch.ones_like(logps)
@@ -56,4 +59,12 @@ def _divergences(batch: MicroBatch, logps: Tensor) -> tuple[Tensor, Tensor, Tens
     row_tokens = torch.zeros_like(row_logps).index_add(0, batch.token_rows, ones)
     external = batch.external & ~batch.sampler_mean_logps.isnan()  # (B,)
     row_gaps = (batch.sampler_mean_logps - row_logps / row_tokens)[external]
-    return token_gaps.sum(), own.sum(), row_gaps.sum(), external.sum()
+    weights = (-row_gaps).exp()
+    return (
+        token_gaps.sum(),
+        own.sum(),
+        row_gaps.sum(),
+        external.sum(),
+        weights.sum(),
+        weights.square().sum(),
+    )

@@ -61,6 +61,14 @@ class MasterAdamW:
         for tensor in (*self._model.values(), *self._master.values()):
             tensor.grad = None
 
+    def gradients(self) -> dict[str, Tensor]:
+        """Copies of the gradients collected so far, by parameter; absent where there is none."""
+        return {
+            name: master.grad.clone()
+            for name, master in self._master.items()
+            if master.grad is not None
+        }
+
     def step(self) -> float | None:
         """Clips, updates the model and returns the gradient's norm before clipping.
 

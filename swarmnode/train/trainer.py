@@ -18,9 +18,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from swarmnode.config import TrainSettings
+from swarmnode.config import HybridSettings, TrainSettings
 from swarmnode.errors import SwarmNodeError
 from swarmnode.train.advantage import without_outliers
+from swarmnode.train.alignment import Alignment, parts_of
 from swarmnode.train.batch import MicroBatch, Sample, pack, split
 from swarmnode.train.entropy import entropy_loss
 from swarmnode.train.logprob import Shortcuts, TokenStatistics, completion_logps, measure
@@ -61,6 +62,9 @@ class StepReport:
     skipped: Literal["no-samples", "non-finite"] | None
     kl_reference: float | None = None  # mean per token, k3 estimate; None without a reference
     outliers: int = 0  # samples whose advantage the 3 σ filter set to 0
+    # Effective sample size of peers' completions divided by their number, (Σw)² / (n Σw²), with w
+    # our probability over the sampler's per token (geometric mean): 1, all alike as likely here.
+    effective_ratio: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +89,14 @@ class Trainer:
         settings: TrainSettings,
         pad_token_id: int,
         temperature: float = 1.0,
+        foreign: HybridSettings | None = None,
     ) -> None:
         self.policy_version = 0
         self._model = model
         self._settings = settings
         self._pad_token_id = pad_token_id
         self._temperature = temperature
+        self._foreign = foreign
         self._optimizer = MasterAdamW(model, settings)
         self._micro_batch_tokens = settings.micro_batch_tokens
         self._shortcuts: Shortcuts | None = None  # measured in the first pass
@@ -98,8 +104,10 @@ class Trainer:
         # Mean entropies of own tokens, newest last; empty unless the corridor is on.
         self._entropy_history: deque[float] = deque(maxlen=settings.entropy_window)
 
-    def step(self, samples: Sequence[Sample]) -> StepReport:
+    def step(self, samples: Sequence[Sample], foreign_share: float = 1.0) -> StepReport:
         """Trains once on `samples` and reports; leaves the model in evaluation mode.
+
+        `foreign_share` multiplies the weight of peers' part of the loss.
 
         No samples: nothing is done. A loss or gradient that is not finite: that optimiser step
         and the following epochs are not taken, weights and moments stay as they were. Out of
@@ -108,10 +116,11 @@ class Trainer:
         """
         self._model.eval()
         samples, outliers = self._without_outliers(samples)
+        size = step_size(samples, foreign_share)
         anchors: dict[int, _Anchor] = {}  # by sample
         passes: list[_Pass] = []
         for _ in range(self._settings.epochs if samples else 0):
-            sums = self._accumulate_within_memory(samples, anchors, first=not passes)
+            sums = self._accumulate_within_memory(samples, anchors, size, first=not passes)
             grad_norm = self._optimizer.step() if math.isfinite(sums.loss) else None
             passes.append(_Pass(sums, grad_norm))
             if grad_norm is None:
@@ -121,6 +130,31 @@ class Trainer:
         report = _report(samples, passes, outliers, has_reference=self._reference is not None)
         self._remember_entropy(report, passes)
         return report
+
+    def alignment(self, samples: Sequence[Sample], foreign_share: float = 1.0) -> Alignment | None:
+        """What the peers' part of a step on `samples` would do for the own part (`alignment.py`).
+
+        Takes no step. Costs one more pass over the samples and three copies of the gradient. None:
+        too few own groups, no peers' samples, no memory for it, or not a finite number.
+        """
+        self._model.eval()
+        parts = parts_of(samples)
+        if parts is None:
+            return None
+        size = step_size(samples, foreign_share)
+        try:
+            first, second, peers = (
+                self._gradient_of(part, size) for part in (parts.first, parts.second, parts.peers)
+            )
+        except torch.OutOfMemoryError:
+            return None
+        finally:
+            self._optimizer.clear_gradients()
+        one, other = parts.shares
+        own = _product(first, second) / (one * other)
+        external = _product(first, peers) + _product(second, peers)
+        finite = math.isfinite(own) and math.isfinite(external)
+        return Alignment(own, external) if finite else None
 
     def state(self) -> TrainerState:
         """Everything `load_state` needs to continue bit for bit."""
@@ -166,13 +200,18 @@ class Trainer:
             self._entropy_history.append(passes[0].sums.own_entropy / report.tokens_own)
 
     def _accumulate_within_memory(
-        self, samples: Sequence[Sample], anchors: "dict[int, _Anchor]", *, first: bool
+        self,
+        samples: Sequence[Sample],
+        anchors: "dict[int, _Anchor]",
+        size: StepSize,
+        *,
+        first: bool,
     ) -> PassSums:
         """`_accumulate`, again with half the micro-batch as long as the device runs out."""
         longest = max(s.length for s in samples)
         while True:
             try:
-                return self._accumulate(samples, anchors, first=first)
+                return self._accumulate(samples, anchors, size, first=first)
             except torch.OutOfMemoryError as error:
                 self._optimizer.clear_gradients()
                 if self._micro_batch_tokens <= longest:
@@ -186,13 +225,22 @@ class Trainer:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
+    def _gradient_of(self, samples: Sequence[Sample], size: StepSize) -> dict[str, Tensor]:
+        """The gradient of these samples' part of a step of `size`."""
+        self._accumulate(samples, {}, size, first=True)
+        return self._optimizer.gradients()
+
     def _accumulate(
-        self, samples: Sequence[Sample], anchors: "dict[int, _Anchor]", *, first: bool
+        self,
+        samples: Sequence[Sample],
+        anchors: "dict[int, _Anchor]",
+        size: StepSize,
+        *,
+        first: bool,
     ) -> PassSums:
-        """Adds the gradients of the whole step up. The first pass fills `anchors`."""
+        """Adds the gradients of these samples up. The first pass fills `anchors`."""
         self._optimizer.clear_gradients()  # what an interrupted step may have left
         device = next(self._model.parameters()).device
-        size = step_size(samples)
         summands: list[Tensor] = []
         for indices in split([s.length for s in samples], self._micro_batch_tokens):
             batch = pack(samples, indices, self._pad_token_id, device)
@@ -239,7 +287,9 @@ class Trainer:
         settings = self._settings
         reference = [a.reference_logps for a in anchors if a.reference_logps is not None]
         tokens = tokens_of(batch, statistics.logps, torch.cat([a.old_logps for a in anchors]))
-        terms = step_loss(tokens, size, settings, torch.cat(reference) if reference else None)
+        terms = step_loss(
+            tokens, size, settings, torch.cat(reference) if reference else None, self._foreign
+        )
         if settings.entropy_bonus == settings.entropy_corridor == 0:
             return terms
         history = self._entropy_history
@@ -290,7 +340,20 @@ def _report(
         skipped=skipped,
         kl_reference=_mean(first.reference_kl, tokens) if first and has_reference else None,
         outliers=outliers,
+        effective_ratio=_effective_ratio(first) if first else None,
     )
+
+
+def _product(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
+    """The inner product of two gradients; a parameter that one lacks counts as 0 there."""
+    return sum(float((one[name] * other[name]).sum()) for name in one.keys() & other.keys())
+
+
+def _effective_ratio(sums: PassSums) -> float | None:
+    count, squares = sums.kl_external_samples, sums.weight_squares
+    if not count or not math.isfinite(sums.weights) or not math.isfinite(squares) or not squares:
+        return None
+    return min(1.0, sums.weights**2 / (count * squares))  # float32 sums may exceed it by rounding
 
 
 def _mean(total: float, count: float) -> float | None:

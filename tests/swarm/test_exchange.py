@@ -8,7 +8,7 @@ import itertools
 import json
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -26,7 +26,13 @@ from swarmnode.config import SharingSettings
 from swarmnode.identity import Identity
 from swarmnode.rollout import Question
 from swarmnode.swarm.conversion import Arrival
-from swarmnode.swarm.exchange import MAX_FETCH_S, MAX_REMEMBERED, Exchange, Published
+from swarmnode.swarm.exchange import (
+    MAX_ATTEMPTS,
+    MAX_FETCH_S,
+    MAX_REMEMBERED,
+    Exchange,
+    Published,
+)
 from swarmnode.swarm.memory import Hub, MemoryTransport
 
 SWARM = bytes([7] * 32)
@@ -180,6 +186,23 @@ def test_a_published_group_arrives_as_it_was_with_the_question_rebuilt(
     assert (group.origin.created, group.origin.received_round) == (NOW, 3)
 
 
+def test_lag_is_what_the_author_announced_since(author: Member, reader: Member) -> None:
+    mine = published(author)
+    author.publish(mine)
+    reader.collect()
+    reader.request()
+    (arrival,) = reader.collect()
+    group = arrival.scored([1.0, 0.0])
+    assert reader.exchange.lag(group) == 0
+    later = published(author, start=mine.number + 1)
+    author.publish(replace(later, group=replace(later.group, policy_version=9)))
+    reader.collect()
+    assert reader.exchange.lag(group) == 5  # 9 − 4
+    author.publish(replace(later, group=replace(later.group, policy_version=2)))
+    reader.collect()
+    assert reader.exchange.lag(group) == 5  # an older announcement changes nothing
+
+
 def test_counts_what_was_offered_heard_and_received(author: Member, reader: Member) -> None:
     author.publish(published(author), published(author, start=50))
     assert len(reader.take()) == 2
@@ -315,6 +338,48 @@ def test_an_unreachable_peer_is_asked_again_when_it_is_back(
     assert reader.exchange.missed == {"unreachable": 1}
     hub.join_again(author.me.peer_id)
     assert len(reader.take()) == 1
+
+
+def test_an_offer_is_asked_for_a_few_times_only_and_then_for_ever_dropped(
+    hub: Hub, author: Member, reader: Member
+) -> None:
+    author.publish(published(author))
+    reader.collect()
+    hub.cut(author.me.peer_id)
+    for _ in range(MAX_ATTEMPTS):
+        assert reader.request() == 1
+        assert reader.collect() == []
+    assert reader.request() == 0
+    assert reader.exchange.missed == {"unreachable": MAX_ATTEMPTS}
+    hub.join_again(author.me.peer_id)
+    author.announce(*items_of(author), round=2)
+    assert reader.take() == []  # announced again it is the same offer
+    author.publish(published(author, ["another"]))
+    assert len(reader.take()) == 1  # the author is not blamed for good
+
+
+def test_unanswered_requests_count_as_attempts(hub: Hub) -> None:
+    author, reader = member(hub, 1), member(hub, 2)
+    author.publish(published(author))
+    reader.collect()
+    now = NOW
+    for _ in range(MAX_ATTEMPTS):
+        assert reader.request(now=now) == 1
+        reader.transport.poll()  # the answer is lost
+        now += MAX_FETCH_S + 1
+    assert reader.request(now=now) == 0
+    assert reader.exchange.missed == {"no_answer": MAX_ATTEMPTS}
+
+
+def test_attempts_are_forgotten_with_their_offers(hub: Hub, author: Member, reader: Member) -> None:
+    author.publish(published(author))
+    reader.collect()
+    hub.cut(author.me.peer_id)
+    reader.request()
+    reader.collect()
+    assert len(reader.exchange._attempts) == 1
+    reader.request(now=NOW + 601)  # the offer is too old by now
+    assert reader.exchange._attempts == {}
 
 
 def test_a_fetch_whose_answer_was_lost_is_given_up_and_tried_again(hub: Hub) -> None:

@@ -53,6 +53,19 @@ def test_expiring_keeps_order_and_capacity() -> None:
     assert authors(pool) == [1, 2, 9]
 
 
+def test_a_group_may_be_used_as_often_as_allowed_and_then_is_gone() -> None:
+    pool = Pool(10, max_age_s=600.0, max_wait_rounds=5, max_uses=2)
+    for number in range(2):
+        pool.add(peer_group([1, 0], author=number))
+    pool.take(pool.groups()[:1])
+    assert authors(pool) == [0, 1]
+    pool.take(pool.groups())
+    assert authors(pool) == [1]
+    pool.add(peer_group([1, 0], author=7))
+    pool.take(pool.groups())
+    assert authors(pool) == [7]
+
+
 def test_a_taken_group_is_gone() -> None:
     pool = pool_of(*(peer_group([1, 0], author=number) for number in range(3)))
     pool.take(pool.groups()[1:2])

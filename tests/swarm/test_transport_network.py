@@ -167,6 +167,12 @@ def test_peer_of_another_swarm_is_noted_with_what_to_do(open_node):
     ]
     assert node.status().peers == ()
     until(lambda: "none of which is in this swarm" in node.status().state)
+    # The side that was dialled says so, too.
+    until(lambda: other.status().foreign_peers == 1)
+    until(lambda: notes(other, seen))
+    (note,) = notes(other, seen)
+    assert note.startswith(f"{node.status().peer_id} at /ip4/127.0.0.1/tcp/")
+    assert "is in swarm 'demo' (07070707), this node is in 'reasoning' (9c9c9c9c)" in note
 
 
 def test_fetch_across_swarms_is_refused(open_node):

@@ -16,12 +16,19 @@ from protocol.names import peer_id
 from swarmnode.errors import ConfigError
 from swarmnode.swarm import channel, multiaddr
 from swarmnode.swarm.bounded import BoundedQueue, Budget, Outbox
-from swarmnode.swarm.discovery import mismatch
+from swarmnode.swarm.discovery import NOTES, Strangers, mismatch
 from swarmnode.swarm.fetching import Fetcher, Server, Traffic, short_reason
 from swarmnode.swarm.host import HostError
 from swarmnode.swarm.outgoing import Outgoing
 from swarmnode.swarm.p2pd_control import DaemonStream
-from swarmnode.swarm.transport import Announced, AnyEvent, Fetched, FetchFailed, FetchProblem
+from swarmnode.swarm.transport import (
+    Announced,
+    AnyEvent,
+    Fetched,
+    FetchFailed,
+    FetchProblem,
+    PeerNote,
+)
 
 PEER = peer_id(bytes(32))
 A, B = b"a" * 32, b"b" * 32
@@ -367,7 +374,7 @@ async def _served(
     request: bytes, outbox: Outbox, pick: Callable[[Server], Callable[[DaemonStream], object]]
 ) -> bytes:
     """What the server writes in answer to `request`."""
-    server = Server(outbox, b"greeting", Traffic())
+    server = Server(outbox, b"greeting", Traffic(), lambda *who: None)
     async with _pipe() as (stream, reader, writer):
         writer.write(request)
         writer.write_eof()
@@ -402,3 +409,59 @@ def test_server_greets_whoever_greets():
     request = codec.encode_block(codec.encode_hello(greeting(swarm_id=SWARM)))
     answer = asyncio.run(_served(request, Outbox(9, 999), lambda s: s._serve_hello))
     assert answer == codec.encode_block(b"greeting")
+
+
+@pytest.mark.parametrize("block", [codec.encode_hello(greeting()), b"no greeting", b""])
+def test_server_tells_of_well_formed_greetings_and_answers_all(block):
+    told = []
+
+    async def run() -> bytes:
+        server = Server(Outbox(9, 999), b"greeting", Traffic(), lambda *who: told.append(who))
+        async with _pipe() as (stream, reader, writer):
+            writer.write(codec.encode_block(block))
+            writer.write_eof()
+            await server._serve_hello(stream)
+            stream.writer.close()
+            return await reader.read()
+
+    assert asyncio.run(run()) == codec.encode_block(b"greeting")
+    is_well_formed = block == codec.encode_hello(greeting())
+    assert told == [(PEER, "/ip4/1.2.3.4/tcp/1", greeting())] * is_well_formed
+
+
+def strangers() -> tuple[Strangers, list[AnyEvent]]:
+    events: list[AnyEvent] = []
+    return Strangers(greeting(), events.append), events
+
+
+def test_stranger_that_greets_is_noted_and_counted_once():
+    greeted, events = strangers()
+    other = greeting(swarm_id=bytes([0x9C] * 32), swarm_name="reasoning")
+    for now in (0.0, 1.0, 1e6):
+        greeted.greet(PEER, "/ip4/1.2.3.4/tcp/1", other, now)
+    assert events == [
+        PeerNote(
+            PEER,
+            f"{PEER} at /ip4/1.2.3.4/tcp/1 is in swarm 'reasoning' (9c9c9c9c), this node is in "
+            "'demo' (07070707): start both with the same --swarm",
+        )
+    ]
+    assert greeted.count == 1
+
+
+def test_member_that_greets_is_not_noted():
+    greeted, events = strangers()
+    greeted.greet(PEER, "", greeting(), 0.0)
+    assert (events, greeted.count) == ([], 0)
+
+
+def test_many_strangers_are_counted_but_noted_at_a_bounded_rate():
+    greeted, events = strangers()
+    other = greeting(swarm_id=bytes([0x9C] * 32))
+    for number in range(5000):
+        greeted.greet(f"peer {number}", "", other, 0.0)
+    assert len(events) == NOTES
+    assert greeted.count == 5000
+    assert len(greeted._known) <= 1024
+    greeted.greet("one later", "", other, 1e6)
+    assert len(events) == NOTES + 1

@@ -39,7 +39,8 @@ def test_a_file_is_named_by_its_bytes(jsonl: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("", "is not JSON"),
+        ("", 'is empty; it must be {"question": …, "answer": …}'),
+        (" \t\r", "is empty"),
         ("{", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
         ("\udcff", "is not JSON"),
@@ -83,9 +84,12 @@ def test_refuses_options(jsonl: Path, options: dict[str, Any], message: str) -> 
 def test_refuses_a_file_that_cannot_be_read_or_is_empty(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot read .*No such file"):
         rows.open_jsonl("t", tmp_path / "none.jsonl", {})
-    (tmp_path / "empty.jsonl").touch()
-    with pytest.raises(ConfigError, match="line 1 is not JSON"):
-        rows.open_jsonl("t", tmp_path / "empty.jsonl", {})
+    for number, content in enumerate((b"", b"\n", b" \n\n")):
+        path = tmp_path / f"{number}.jsonl"
+        path.write_bytes(content)
+        with pytest.raises(ConfigError) as raised:
+            rows.open_jsonl("t", path, {})
+        assert f"{path} has no rows; every line must be" in str(raised.value)
 
 
 @pytest.mark.parametrize(

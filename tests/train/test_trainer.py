@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from swarmnode.config import TrainSettings
+from swarmnode.config import HybridSettings, TrainSettings
 from swarmnode.errors import SwarmNodeError
 from swarmnode.train.batch import Sample
 from swarmnode.train.objectives.table import OBJECTIVES
@@ -468,3 +468,49 @@ def test_optimiser_state_of_another_model_is_refused_and_changes_nothing(tiny: T
             dataclasses.replace(state, optimizer=moments)
         )
     torch.testing.assert_close(weights(model), before, rtol=0, atol=0)
+
+
+def test_effective_ratio_is_one_for_equal_weights_and_falls_with_their_spread(tiny: Tiny) -> None:
+    """(Σw)² / (n Σw²) by hand, w the ratio of geometric means per token."""
+    model = tiny("llama")
+    logps = [float(probabilities(model, (3, 4))[token].log()) for token in (10, 11)]
+    samples = [
+        Sample((3, 4), (token,), 1.0, external=True, sampler_mean_logp=logp)
+        for token, logp in zip((10, 11), logps, strict=True)
+    ]
+    assert train(tiny("llama"), samples).effective_ratio == pytest.approx(1.0)
+    # Weights 1 and 1/4: (5/4)² / (2 × 17/16) = 25/34.
+    spread = [
+        samples[0],
+        dataclasses.replace(samples[1], sampler_mean_logp=logps[1] + math.log(4)),
+    ]
+    assert train(tiny("llama"), spread).effective_ratio == pytest.approx(25 / 34, rel=1e-4)
+    own = [dataclasses.replace(s, external=False, sampler_mean_logp=None) for s in samples]
+    assert train(tiny("llama"), own).effective_ratio is None
+
+
+def test_a_smaller_foreign_share_is_a_smaller_weight(tiny: Tiny) -> None:
+    samples = [
+        Sample((3,), (4,), 1.0, external=False),
+        Sample((3,), (5,), 1.0, external=True),
+    ]
+
+    def loss(share: float) -> float | None:
+        return Trainer(tiny("llama"), TrainSettings(), pad_token_id=0).step(samples, share).loss
+
+    # Ratios are 1: (−1 − share) / 2.
+    assert loss(1.0) == pytest.approx(-1.0)
+    assert loss(0.5) == pytest.approx(-0.75)
+
+
+def test_the_hybrid_rule_shapes_peers_part_only(tiny: Tiny) -> None:
+    samples = [
+        Sample((3,), (4,), 1.0, external=False),
+        Sample((3,), (5,), 1.0, external=True),
+    ]
+    foreign = HybridSettings(weight=0.0)
+    alone, both = tiny("llama"), tiny("llama")
+    Trainer(alone, TrainSettings(lr=1e-3), pad_token_id=0).step(samples[:1])
+    Trainer(both, TrainSettings(lr=1e-3), pad_token_id=0, foreign=foreign).step(samples)
+    # With weight 0 only the divisor differs, which AdamW's first step does not see.
+    torch.testing.assert_close(weights(both), weights(alone), rtol=1e-5, atol=1e-6)

@@ -1,0 +1,70 @@
+"""A node's own estimate of what its swarm gives it, from the last measured steps.
+
+The estimate is Σ peers / Σ own over the newest measured steps (`train/alignment.py`): how much
+progress on this node's own questions the peers' completions bring for each unit that its own
+bring. Its standard error is the jackknife's, over steps.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+# Steps in the estimate, and how many there must be before anything is said.
+WINDOW = 40
+LEAST = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """`ratio` 0: peers' completions do nothing for this node; 1: as much as its own."""
+
+    ratio: float
+    error: float  # one standard error
+
+
+class GainEstimate:
+    """Keeps the newest `WINDOW` pairs (own, peers)."""
+
+    def __init__(self) -> None:
+        self._pairs: deque[tuple[float, float]] = deque(maxlen=WINDOW)
+
+    def note(self, own: float, peers: float) -> None:
+        """Takes in one measured step; what is not finite is left out."""
+        if math.isfinite(own) and math.isfinite(peers):
+            self._pairs.append((own, peers))
+
+    def now(self) -> Gain | None:
+        """None before `LEAST` steps, and while own completions show no progress to compare with:
+        their sum is not at least two standard errors above zero."""
+        pairs = list(self._pairs)
+        if len(pairs) < LEAST:
+            return None
+        own = [pair[0] for pair in pairs]
+        if math.fsum(own) < 2 * _error(own) * len(own):
+            return None
+        without = [_ratio(pairs[:i] + pairs[i + 1 :]) for i in range(len(pairs))]
+        mean = math.fsum(without) / len(without)
+        variance = math.fsum((value - mean) ** 2 for value in without)
+        return Gain(_ratio(pairs), math.sqrt(variance * (len(pairs) - 1) / len(pairs)))
+
+    def state(self) -> list[list[float]]:
+        """What `load_state` restores, JSON-able."""
+        return [list(pair) for pair in self._pairs]
+
+    def load_state(self, state: Iterable[Sequence[float]]) -> None:
+        """Takes over what `state` returned."""
+        self._pairs.clear()
+        self._pairs.extend((own, peers) for own, peers in state)
+
+
+def _ratio(pairs: Sequence[tuple[float, float]]) -> float:
+    own = math.fsum(pair[0] for pair in pairs)
+    return math.fsum(pair[1] for pair in pairs) / own if own else math.inf
+
+
+def _error(values: Sequence[float]) -> float:
+    """The standard error of the mean."""
+    mean = math.fsum(values) / len(values)
+    variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    return math.sqrt(variance / len(values))

@@ -1,0 +1,61 @@
+"""The estimate of what peers give: its value, its error, and when it says nothing."""
+
+import json
+import math
+import random
+
+import pytest
+
+from swarmnode.gain import LEAST, WINDOW, GainEstimate
+
+
+def estimate(pairs: list[tuple[float, float]]) -> GainEstimate:
+    found = GainEstimate()
+    for own, peers in pairs:
+        found.note(own, peers)
+    return found
+
+
+def test_says_nothing_before_enough_steps() -> None:
+    assert estimate([(1.0, 2.0)] * (LEAST - 1)).now() is None
+    found = estimate([(1.0, 2.0)] * LEAST).now()
+    assert found is not None
+    assert (found.ratio, found.error) == (2.0, 0.0)
+
+
+def test_says_nothing_while_own_progress_is_lost_in_noise() -> None:
+    assert estimate([(1.0, 2.0), (-1.0, 2.0)] * LEAST).now() is None
+
+
+def test_error_is_the_jackknifes() -> None:
+    # Own always 1: the ratio is the mean of `peers`, and the jackknife its standard error.
+    peers = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+    found = estimate([(1.0, value) for value in peers]).now()
+    assert found is not None
+    assert found.ratio == pytest.approx(3.5)
+    assert found.error == pytest.approx(math.sqrt(6.0 / 8))  # sample variance 6, n = 8
+
+
+def test_only_the_newest_steps_count_and_what_is_not_finite_does_not() -> None:
+    found = estimate([(1.0, 9.0)] * WINDOW + [(1.0, 1.0)] * WINDOW)
+    found.note(math.nan, 1.0)
+    found.note(1.0, math.inf)
+    now = found.now()
+    assert now is not None
+    assert now.ratio == 1.0
+
+
+def test_error_covers_the_truth() -> None:
+    rng, inside = random.Random(1), 0
+    for _ in range(200):
+        pairs = [(rng.gauss(1, 0.5), rng.gauss(1.5, 1.0)) for _ in range(WINDOW)]
+        found = estimate(pairs).now()
+        assert found is not None
+        inside += abs(found.ratio - 1.5) < 2 * found.error
+    assert 180 <= inside <= 199  # 95 % of 200, give or take three standard deviations
+
+
+def test_state_continues_where_it_was_taken() -> None:
+    one, other = estimate([(1.0, 0.5), (2.0, 1.5)] * LEAST), GainEstimate()
+    other.load_state(json.loads(json.dumps(one.state())))
+    assert other.now() == one.now()
