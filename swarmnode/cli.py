@@ -25,6 +25,13 @@ app = typer.Typer(
 keys_app = typer.Typer(no_args_is_help=True, help="Show, make, export or import an identity.")
 app.add_typer(keys_app, name="keys")
 
+NetworkOption = Annotated[
+    str | None,
+    typer.Option(
+        help="auto: hivemind where its daemon runs, else libp2p; or one of these two.",
+        rich_help_panel="Network",
+    ),
+]
 RunOption = Annotated[
     Path | None, typer.Option("--run", help="Run directory.", rich_help_panel="Run")
 ]
@@ -136,6 +143,7 @@ def join(
         int | None,
         typer.Option(help="Port to listen on; 0: any free one.", rich_help_panel="Network"),
     ] = None,
+    network: NetworkOption = None,
     offline: Annotated[
         bool, typer.Option("--offline", help="Do not open a network.", rich_help_panel="Network")
     ] = False,
@@ -183,7 +191,7 @@ def join(
             "host": host,
             "port": port,
             "peers": tuple(peer) if peer else None,
-            "backend": "off" if offline else None,
+            "backend": "off" if offline else network,
         },
         "run": {
             "rounds": rounds,
@@ -205,6 +213,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where the run is written.")] = Path("runs/demo"),
     nodes: Annotated[int, typer.Option(min=2, max=16, help="Node processes.")] = 4,
     rounds: Annotated[int, typer.Option(min=13, help="Rounds of each node.")] = 100,
+    network: NetworkOption = None,
 ) -> int:
     """Run a swarm of real nodes on this machine and watch it learn.
 
@@ -213,7 +222,7 @@ def demo(
     """
     from swarmnode import demo as demo_swarm
 
-    return demo_swarm.run(out, nodes, rounds)
+    return demo_swarm.run(out, nodes, rounds, network)
 
 
 @app.command("eval")

@@ -162,7 +162,8 @@ class TrainSettings(Section, frozen=True):
 class NetworkSettings(Section, frozen=True):
     """How peers are reached. Addresses are libp2p multiaddresses that end in /p2p/<peer id>."""
 
-    backend: Literal["hivemind", "off"] = "hivemind"
+    # auto: hivemind's Go daemon where it runs, else libp2p (pure Python). A swarm may mix both.
+    backend: Literal["auto", "hivemind", "libp2p", "off"] = "auto"
     host: str = "0.0.0.0"  # noqa: S104  peers on other machines must reach a node that joined
     port: Port = 0  # 0: any free port
     peers: tuple[str, ...] = ()

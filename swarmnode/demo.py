@@ -5,7 +5,6 @@ watches what they write, starts again what dies, and in the end writes `summary.
 `learning.png`. A node that a signal killed resumes at its last round; the others never wait.
 """
 
-import ctypes
 import json
 import logging
 import signal
@@ -22,11 +21,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from swarmnode import log
+from swarmnode import config, log
 from swarmnode.errors import SwarmNodeError
 from swarmnode.identity import load_or_create
 from swarmnode.run_directory import read_rows
 from swarmnode.summary import check, summarise
+from swarmnode.swarm.lifetime import dies_with_parent
 from swarmnode.terminal import above
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,6 @@ _POLL_S = 0.5
 _PLAIN_EVERY_S = 10.0
 # Restarts of one node before the demo gives up on it: what dies this often is broken.
 _MAX_RESTARTS = 20
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(slots=True)
@@ -62,23 +61,26 @@ class _NodeProcess:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C reaches the demo alone, which passes it on
-                preexec_fn=_stop_with_parent,
+                # If the demo is killed, its nodes finish their round, save and end.
+                preexec_fn=dies_with_parent(signal.SIGTERM),
             )
 
     def refresh(self) -> None:
         self.rows = read_rows(self.directory / "rounds.jsonl")
 
 
-def run(out: Path, nodes: int, rounds: int) -> int:
+def run(out: Path, nodes: int, rounds: int, network: str | None = None) -> int:
     """Runs the demo; returns the exit code: 1 if a node gave up or learned from no peer.
 
-    Raises `SwarmNodeError` when the folder cannot be written.
+    `network` is the backend's setting for every node, None for the default.
+    Raises `SwarmNodeError` when the folder cannot be written, `ConfigError` for another backend.
     """
     log.setup()
+    config.load(None, {"network": {"backend": network}})  # a wrong name is told at once
     aside = _set_aside(out)
     if aside is not None:
         logger.info("the finished demo that was here is now in %s", aside)
-    swarm = _prepare(out, nodes, rounds)
+    swarm = _prepare(out, nodes, rounds, network)
     try:
         for node in swarm:
             node.start()
@@ -88,7 +90,7 @@ def run(out: Path, nodes: int, rounds: int) -> int:
     return _conclude(out, swarm, interrupted)
 
 
-def _prepare(out: Path, nodes: int, rounds: int) -> list[_NodeProcess]:
+def _prepare(out: Path, nodes: int, rounds: int, network: str | None) -> list[_NodeProcess]:
     """The nodes' folders, identities and command lines; the first one is known to the others."""
     ports = _free_ports(nodes)
     swarm = []
@@ -106,6 +108,7 @@ def _prepare(out: Path, nodes: int, rounds: int) -> list[_NodeProcess]:
         arguments += ["--host", "127.0.0.1", "--port", str(ports[number]), "--threads", "1"]
         arguments += ["--metrics-port", "0", "--checkpoint-every", "1", "--min-round-s", "0.5"]
         arguments += [word for address in addresses[:1] for word in ("--peer", address)]
+        arguments += ["--network", network] if network else []
         addresses.append(f"/ip4/127.0.0.1/tcp/{ports[number]}/p2p/{me.peer_id}")
         swarm.append(_NodeProcess(number, directory, arguments))
     return swarm
@@ -258,8 +261,3 @@ def _free_ports(count: int) -> list[int]:
     finally:
         for one in sockets:
             one.close()
-
-
-def _stop_with_parent() -> None:
-    """In the child: if the demo is killed, its nodes finish their round, save and end."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

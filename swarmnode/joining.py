@@ -121,7 +121,8 @@ def _transport(
         from swarmnode.swarm.memory import Hub, MemoryTransport
 
         return MemoryTransport(Hub(), identity.peer_id)
-    from swarmnode.swarm.hivemind_p2pd import HivemindTransport
+    from swarmnode.swarm import backends
+    from swarmnode.swarm.network_transport import NetworkTransport
 
     hello = Hello.build(
         swarm_id=swarm_id,
@@ -132,7 +133,8 @@ def _transport(
     network = settings.network
     if network.port == 0:
         network = msgspec.structs.replace(network, port=_last_port(directory, network.host))
-    return HivemindTransport(directory.identity, identity.peer_id, hello, network)
+    backend = backends.choose(network.backend)
+    return NetworkTransport(backend, directory.identity, identity.peer_id, hello, network)
 
 
 def _last_port(directory: RunDirectory, host: str) -> int:

@@ -11,13 +11,16 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
 from swarmnode.errors import ConfigError, SwarmNodeError
 
-_RECORDED_PACKAGES = ("torch", "transformers", "hivemind", "reasoning_gym", "msgspec", "PyNaCl")
+_RECORDED_PACKAGES = (
+    "torch", "transformers", "hivemind", "libp2p", "reasoning_gym", "msgspec", "PyNaCl"
+)  # fmt: skip
 
 
 class RunDirectory:
@@ -138,12 +141,21 @@ def environment(seed: int, device: str, threads: int) -> dict[str, Any]:
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
-        "packages": {name: metadata.version(name) for name in _RECORDED_PACKAGES},
+        "packages": _versions(),
         "swarmnode": metadata.version("swarmnode"),
         "seed": seed,
         "device": device,
         "threads": threads,
     }
+
+
+def _versions() -> dict[str, str]:
+    """Those of the recorded packages that are here: of the network's two libraries one may do."""
+    found = {}
+    for name in _RECORDED_PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def _line(row: Mapping[str, Any]) -> str:

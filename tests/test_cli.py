@@ -52,6 +52,8 @@ def test_tells_its_version() -> None:
         (("join", "--config", "absent.toml"), "absent.toml"),
         (("join", "--peer", "10.0.0.7:4001"), "--peer '10.0.0.7:4001' does not end in /p2p/"),
         (("join", "--host", "everywhere"), "everywhere"),
+        (("join", "--network", "pigeons"), "'pigeons'"),
+        (("demo", "--network", "pigeons"), "'pigeons'"),
         (("join", "--device", "cuda:9"), "cuda"),
         (("eval", "no/such/run"), "no/such/run"),
         (("inspect", "zz"), "hexadecimal"),
@@ -138,6 +140,26 @@ def test_unreachable_peer_does_not_stop_training(tmp_path: Path) -> None:
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert "127.0.0.1/tcp/9" in read_rows(run / "rounds.jsonl")[-1]["waiting_for"]
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(
+    ("flags", "says", "kept"),
+    [
+        (("--network", "libp2p"), "network backend=libp2p", 'backend = "libp2p"'),
+        (("--network", "hivemind"), "network backend=hivemind", 'backend = "hivemind"'),
+        ((), "network backend=", 'backend = "auto"'),
+    ],
+)
+def test_network_flag_chooses_the_backend_and_the_log_says_which(
+    tmp_path: Path, flags: tuple[str, ...], says: str, kept: str
+) -> None:
+    run = tmp_path / "r"
+    result = swarmnode("join", "--run", run, "--host", "127.0.0.1", "--rounds", 1, *flags, *QUICK)
+    assert result.returncode == 0, result.stderr
+    assert says in result.stderr
+    assert "/tcp/" in (run / "addresses.txt").read_text()
+    assert kept in (run / "config.toml").read_text()
 
 
 @pytest.mark.network

@@ -85,6 +85,18 @@ def test_leaves_no_process_behind(finished: tuple[Path, str, int]) -> None:
         assert str(finished[0]) not in " ".join(process.info["cmdline"] or [])
 
 
+def test_two_nodes_learn_from_each_other_over_libp2p(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "swarmnode", "demo", "--out", str(tmp_path / "run")]
+    command += ["--nodes", "2", "--rounds", "13", "--network", "libp2p"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert all(node["external_groups_trained"] > 0 for node in summary["nodes"])
+    assert not any(any(node["refused"].values()) for node in summary["nodes"])
+    log = (tmp_path / "run" / "node-1" / "node.log").read_text()
+    assert "network backend=libp2p" in log
+
+
 def _node(demo_pid: int, directory: Path) -> psutil.Process:
     for child in psutil.Process(demo_pid).children():
         if str(directory) in child.cmdline():

@@ -26,6 +26,8 @@ class Layer(NamedTuple):
 
 RECORDS = "swarmnode.errors swarmnode.rollout"
 TORCH = "torch transformers tokenizers safetensors huggingface_hub peft vllm jinja2"
+SWARM = f"swarmnode.swarm protocol swarmnode.config {RECORDS}"
+LIBP2P = "libp2p trio anyio multiaddr google.protobuf"
 # The longest name that fits a module counts. `tasks`, `generate`, `train` and `swarm` do not know
 # one another; they meet in the modules of the third block.
 LAYERS = {
@@ -49,13 +51,14 @@ LAYERS = {
     #
     "swarmnode.tasks": Layer(f"swarmnode.tasks {RECORDS}", "", "datasets"),
     "swarmnode.tasks.gym": Layer(f"swarmnode.tasks {RECORDS}", "reasoning_gym"),
-    "swarmnode.swarm": Layer(f"swarmnode.swarm protocol swarmnode.config {RECORDS}", "msgspec"),
-    "swarmnode.swarm.p2pd": Layer(
-        f"swarmnode.swarm protocol swarmnode.config {RECORDS}", "hivemind"
-    ),
-    "swarmnode.swarm.p2pd_control": Layer(
-        f"swarmnode.swarm protocol swarmnode.config {RECORDS}", "hivemind google.protobuf"
-    ),
+    "swarmnode.swarm": Layer(SWARM, "msgspec anyio"),
+    "swarmnode.swarm.p2pd": Layer(SWARM, "hivemind anyio"),
+    "swarmnode.swarm.p2pd_control": Layer(SWARM, "hivemind google.protobuf"),
+    "swarmnode.swarm.libp2p_trio": Layer(SWARM, LIBP2P),
+    "swarmnode.swarm.libp2p_host": Layer(SWARM, LIBP2P),
+    "swarmnode.swarm.libp2p_streams": Layer(SWARM, LIBP2P),
+    "swarmnode.swarm.libp2p_gossip": Layer(SWARM, LIBP2P),
+    "swarmnode.swarm.libp2p_providers": Layer(SWARM, LIBP2P),
     "swarmnode.generate": Layer(f"swarmnode.generate swarmnode.config {RECORDS}", TORCH),
     "swarmnode.train": Layer(f"swarmnode.train swarmnode.config {RECORDS}", TORCH),
     #
@@ -74,7 +77,7 @@ LAYERS = {
 COMMAND = Layer(
     "protocol swarmnode.config swarmnode.errors swarmnode.identity swarmnode.joining swarmnode.log "
     "swarmnode.manifest swarmnode.report swarmnode.run_directory swarmnode.summary "
-    "swarmnode.swarm.transport swarmnode.terminal",
+    "swarmnode.swarm.lifetime swarmnode.swarm.transport swarmnode.terminal",
     "rich msgspec",
     "swarmnode",
 )
@@ -150,6 +153,8 @@ def test_module_imports_only_what_its_layer_may(path: Path) -> None:
         ("swarmnode.train.loss", "def f():\n    from swarmnode import tasks"),
         ("swarmnode.generate.hf", "from swarmnode.train.policy import Policy"),
         ("swarmnode.swarm.exchange", "import hivemind"),
+        ("swarmnode.swarm.network", "import libp2p"),
+        ("swarmnode.swarm.libp2p_trio", "import hivemind"),
         ("swarmnode.swarm.exchange", "from swarmnode.generate.encode import TextCodec"),
         ("swarmnode.swarm.exchange", "import torch.nn"),
         ("swarmnode.metrics", "from swarmnode.node import Node"),

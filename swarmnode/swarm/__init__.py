@@ -2,16 +2,27 @@
 
     transport.py        what the node asks of a network: the contract and its events
     memory.py           the contract inside one process, for tests and simulation
-    hivemind_p2pd.py    the contract over the real network; the files below are its parts
+    network_transport.py  the contract over the real network; the files below are its parts
+      backends.py         which of the two libraries runs here
       outgoing.py         what waits to be handed to the network process
       supervisor.py       runs and restarts the network process
       channel.py          what the node and the network process say to each other
-      network_process.py  the process: wires up what follows
+      network_process.py  the process: starts one library's host, ends with the node
+      network.py          what goes on in it, whatever the library
       fetching.py         streams between two nodes: fetch by id, greeting
-      discovery.py        dialling given peers, finding others by the DHT
-      p2pd.py             starting the Go daemon
-      p2pd_control.py     talking to it
+      discovery.py        dialling given peers, finding others
+      host.py             what all this needs of a library
+      hivemind_p2pd.py    a host that is hivemind's Go daemon
+        p2pd.py             starting it
+        p2pd_control.py     talking to it
+      libp2p_trio.py      starting py-libp2p, pure Python
+        libp2p_host.py      the host that it is
+        libp2p_gossip.py    the gate between strangers' gossip and py-libp2p
+        libp2p_providers.py provider records, so that both kinds find each other
+        libp2p_streams.py   its streams
       multiaddr.py        addresses and peer ids, text and binary
+      ports.py            which port is free
+      lifetime.py         ending with the parent process
     bounded.py          queues and stores that drop the oldest
     exchange.py         this node's side: publish, note offers, fetch, admit
     admission.py        what is refused, in which order, under which name

@@ -19,8 +19,9 @@ class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_un
 
 class Start(_Message, frozen=True, tag=True):
     """First command. `folder` is private and removed at the end, `hello` the encoded greeting,
-    `peers` the user's addresses, checked."""
+    `peers` the user's addresses, checked. `backend` is "hivemind" or "libp2p"."""
 
+    backend: str
     folder: str
     identity_path: str
     peer_id: str
@@ -46,7 +47,7 @@ class Fetch(_Message, frozen=True, tag=True):
 
 
 class Listening(_Message, frozen=True, tag=True):
-    """The daemon listens: the node may go on."""
+    """The host listens: the node may go on."""
 
     addresses: tuple[str, ...]
 

@@ -4,7 +4,6 @@ Both run in the background of the network process. No bootstrap is special: any 
 swarm leads to the others, and a node without any waits to be found.
 """
 
-import asyncio
 import math
 import random
 import time
@@ -12,13 +11,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+import anyio
+
 from protocol.errors import ProtocolError
 from protocol.messages import Hello
 from protocol.names import discovery_cid
 from swarmnode.swarm import multiaddr
 from swarmnode.swarm.bounded import Budget, RecentIds
 from swarmnode.swarm.fetching import greet, short_reason
-from swarmnode.swarm.p2pd_control import Control, DaemonError
+from swarmnode.swarm.host import Host, HostError
 from swarmnode.swarm.transport import AnyEvent, PeerNote
 
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 1.0, 30.0  # between dials of one address that fails
@@ -56,7 +57,7 @@ class Dialler:
     def __init__(
         self,
         address: str,
-        control: Control,
+        host: Host,
         hello: Hello,
         hello_bytes: bytes,
         neighbours: Neighbours,
@@ -64,8 +65,8 @@ class Dialler:
         rng: random.Random,
     ) -> None:
         self.address = address
-        self._host, self._peer = multiaddr.split_peer(address)
-        self._control = control
+        self._where, self._peer = multiaddr.split_peer(address)
+        self._host = host
         self._hello = hello
         self._hello_bytes = hello_bytes
         self._neighbours = neighbours
@@ -87,11 +88,11 @@ class Dialler:
         while True:
             try:
                 await self._connect()
-            except DaemonError as error:
+            except HostError as error:
                 self._problem = short_reason(str(error)) or "unknown"
                 wait_s = pause_s * self._rng.uniform(0.75, 1.25)
                 self._next_try = time.monotonic() + wait_s
-                await asyncio.sleep(wait_s)
+                await anyio.sleep(wait_s)
                 pause_s = min(2 * pause_s, _MAX_PAUSE_S)
                 continue
             self._problem, pause_s = "", _FIRST_PAUSE_S
@@ -99,17 +100,17 @@ class Dialler:
             await self._until_lost()
 
     async def _connect(self) -> None:
-        endpoint = multiaddr.tcp_endpoint(self._host)
+        endpoint = multiaddr.tcp_endpoint(self._where)
         if endpoint is not None and self._peer not in self._neighbours.connected:
-            # Asked of the daemon, each failure would lengthen the back-off it keeps per address
+            # Asked of the host, each failure would lengthen the back-off it keeps per address
             # (up to five minutes); a plain connection fails with a clearer word and no memory.
             await _probe(*endpoint)
-        await self._control.connect(self._peer, [self._host], _CONNECT_S)
+        await self._host.connect(self._peer, [self._where], _CONNECT_S)
 
     async def _greet(self) -> None:
         try:
             note = mismatch(self._hello, await self._their_hello())
-        except DaemonError as error:
+        except HostError as error:
             why = short_reason(str(error))
             note = f"does not answer the greeting of swarmnode ({why}): is it another program?"
         except ProtocolError as error:
@@ -123,15 +124,15 @@ class Dialler:
         reachable a moment before it answers."""
         for _ in range(_GREETINGS - 1):
             try:
-                return await greet(self._control, self._peer, self._hello_bytes)
-            except DaemonError:
-                await asyncio.sleep(_GREETING_PAUSE_S)
-        return await greet(self._control, self._peer, self._hello_bytes)
+                return await greet(self._host, self._peer, self._hello_bytes)
+            except HostError:
+                await anyio.sleep(_GREETING_PAUSE_S)
+        return await greet(self._host, self._peer, self._hello_bytes)
 
     async def _until_lost(self) -> None:
-        await asyncio.sleep(2 * _CHECK_S)  # the list of neighbours is that old
+        await anyio.sleep(2 * _CHECK_S)  # the list of neighbours is that old
         while self._peer in self._neighbours.connected:
-            await asyncio.sleep(_CHECK_S)
+            await anyio.sleep(_CHECK_S)
 
 
 class Strangers:
@@ -181,7 +182,7 @@ same --swarm"
 
 
 async def look_around(
-    control: Control, own: str, swarm_id: bytes, neighbours: Neighbours, rng: random.Random
+    host: Host, own: str, swarm_id: bytes, neighbours: Neighbours, rng: random.Random
 ) -> None:
     """Publishes this node in the DHT and connects to others of its swarm, for ever."""
     cid = discovery_cid(swarm_id)
@@ -189,40 +190,44 @@ async def look_around(
     while True:
         if not neighbours.connected:
             looks = 0  # alone: the DHT is empty
-            await asyncio.sleep(_CHECK_S)
+            await anyio.sleep(_CHECK_S)
             continue
-        await asyncio.sleep(_LOOKS_S[min(looks, len(_LOOKS_S) - 1)] * rng.uniform(0.75, 1.25))
+        await anyio.sleep(_LOOKS_S[min(looks, len(_LOOKS_S) - 1)] * rng.uniform(0.75, 1.25))
         looks += 1
-        with suppress(DaemonError):  # nobody in the table yet, or all gone: the next look tells
-            await control.provide(cid, _LOOK_TIMEOUT_S)
+        with suppress(HostError):  # nobody in the table yet, or all gone: the next look tells
+            await host.provide(cid, _LOOK_TIMEOUT_S)
         if len(neighbours.members) >= _ENOUGH:
             continue
         found: dict[str, list[str]] = {}
-        with suppress(DaemonError):
-            found = await control.find_providers(cid, _PROVIDERS, _LOOK_TIMEOUT_S)
+        with suppress(HostError):
+            found = await host.find_providers(cid, _PROVIDERS, _LOOK_TIMEOUT_S)
         strangers = [p for p in found if p != own and p not in neighbours.connected]
         rng.shuffle(strangers)
         wanted = strangers[: _ENOUGH - len(neighbours.members)]
-        await asyncio.gather(*(_try_connect(control, peer, found[peer]) for peer in wanted))
+        async with anyio.create_task_group() as tasks:
+            for peer in wanted:
+                tasks.start_soon(_try_connect, host, peer, found[peer])
 
 
-async def _try_connect(control: Control, peer: str, addresses: list[str]) -> None:
-    with suppress(DaemonError):  # many records in a DHT are of nodes that left
-        await control.connect(peer, addresses, _CONNECT_S)
+async def _try_connect(host: Host, peer: str, addresses: list[str]) -> None:
+    with suppress(HostError):  # many records in a DHT are of nodes that left
+        await host.connect(peer, addresses, _CONNECT_S)
 
 
 async def _probe(host: str, port: int) -> None:
     try:
-        async with asyncio.timeout(_PROBE_S):
-            _, writer = await asyncio.open_connection(host, port)
+        with anyio.fail_after(_PROBE_S):
+            stream = await anyio.connect_tcp(host, port)
     except TimeoutError as error:
-        raise DaemonError(f"no answer within {_PROBE_S:.0f} s") from error
+        raise HostError(f"no answer within {_PROBE_S:.0f} s") from error
     except OSError as error:
-        raise DaemonError(_plain(error)) from error
-    writer.close()
+        raise HostError(_plain(error)) from error
+    await stream.aclose()
 
 
 def _plain(error: OSError) -> str:
+    if isinstance(error.__cause__, OSError):
+        error = error.__cause__  # anyio's own says that all attempts failed
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
     return (error.strerror or str(error)).lower()

@@ -4,11 +4,13 @@ Everything a peer can stretch is bounded: bytes by the protocol's limits, time b
 number of streams in total and per peer.
 """
 
-import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Protocol
+
+import anyio
+from anyio.abc import TaskGroup
 
 from protocol import codec
 from protocol.errors import ProtocolError
@@ -21,7 +23,7 @@ from protocol.limits import (
 from protocol.messages import Hello
 from protocol.names import HELLO_PROTOCOL
 from swarmnode.swarm.bounded import Outbox
-from swarmnode.swarm.p2pd_control import Control, DaemonError, Stream
+from swarmnode.swarm.host import Host, HostError, Stream, StreamCut
 from swarmnode.swarm.transport import AnyEvent, Fetched, FetchFailed, FetchProblem
 
 # Seconds for one fetch from first to last byte. 2 MB, the largest answer, takes 16 s at 1 Mbit/s.
@@ -48,7 +50,7 @@ class Traffic:
 
 
 class Opener(Protocol):
-    """What `Fetcher` needs of `Control`."""
+    """What `Fetcher` needs of a `Host`."""
 
     def stream(
         self, peer: str, protocol: str, timeout_s: int
@@ -56,38 +58,37 @@ class Opener(Protocol):
 
 
 class Fetcher:
-    """Fetches in the background; every id ends in one event given to `emit`."""
+    """Fetches in the background of `tasks`; every id ends in one event given to `emit`."""
 
     def __init__(
         self,
-        control: Opener,
+        host: Opener,
         protocol: str,
         traffic: Traffic,
         emit: Callable[[AnyEvent], None],
+        tasks: TaskGroup,
         fetch_s: float = FETCH_S,
     ) -> None:
-        self._control = control
+        self._host = host
         self._fetch_s = fetch_s
         self._protocol = protocol
         self._traffic = traffic
         self._emit = emit
-        self._slots = asyncio.Semaphore(_AT_ONCE)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = tasks
+        self._slots = anyio.Semaphore(_AT_ONCE)
         self._by_peer: Counter[str] = Counter()
 
     def start(self, peer: str, ids: tuple[bytes, ...]) -> None:
-        if len(self._tasks) >= _WAITING or self._by_peer[peer] >= _PER_PEER:
+        if self._by_peer.total() >= _WAITING or self._by_peer[peer] >= _PER_PEER:
             self._emit(FetchFailed(peer, ids, FetchProblem.OVERLOAD, "too many fetches at once"))
             return
         self._by_peer[peer] += 1
-        task = asyncio.create_task(self._run(peer, ids))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start_soon(self._run, peer, ids)
 
     async def _run(self, peer: str, ids: tuple[bytes, ...]) -> None:
         missing = dict.fromkeys(ids)
         try:
-            async with asyncio.timeout(_SLOT_S):
+            with anyio.fail_after(_SLOT_S):
                 await self._slots.acquire()
         except TimeoutError:
             self._fail(peer, missing, FetchProblem.OVERLOAD, "too many fetches at once")
@@ -106,20 +107,20 @@ class Fetcher:
         """Fetches; returns what is to be said of the ids that are still missing then."""
         count = len(missing)
         try:
-            async with asyncio.timeout(self._fetch_s):
+            with anyio.fail_after(self._fetch_s):
                 try:
                     await self._fetch(peer, missing)
-                except asyncio.IncompleteReadError:
+                except StreamCut:
                     if len(missing) < count:
                         raise
                     # A relay cuts its circuits by time and volume: a stream that ends before the
                     # first frame is tried once more, on a fresh one.
                     await self._fetch(peer, missing)
-        except DaemonError as error:
+        except HostError as error:
             return FetchProblem.UNREACHABLE, short_reason(str(error))
         except TimeoutError:
             return FetchProblem.TIMEOUT, f"incomplete after {self._fetch_s:g} s"
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except StreamCut:
             return FetchProblem.MALFORMED, "the answer was cut short"
         except ProtocolError as error:
             return FetchProblem.MALFORMED, error.detail
@@ -128,7 +129,7 @@ class Fetcher:
     async def _fetch(self, peer: str, missing: dict[bytes, None]) -> None:
         """Removes from `missing` what arrives, as it arrives."""
         wanted = tuple(missing)
-        async with self._control.stream(peer, self._protocol, _OPEN_S) as stream:
+        async with self._host.stream(peer, self._protocol, _OPEN_S) as stream:
             request = codec.encode_fetch_request(wanted)
             await _send_block(stream, request)
             self._traffic.bytes_out += len(request)
@@ -165,25 +166,25 @@ class Server:
         self._greeted = greeted
         self._serving: Counter[str] = Counter()
 
-    async def open(self, control: Control, fetch_protocol: str) -> None:
-        await control.handle(fetch_protocol, self._serve_fetch)
-        await control.handle(HELLO_PROTOCOL, self._serve_hello)
+    async def open(self, host: Host, fetch_protocol: str) -> None:
+        await host.handle(fetch_protocol, self._serve_fetch)
+        await host.handle(HELLO_PROTOCOL, self._serve_hello)
 
     async def _serve_fetch(self, stream: Stream) -> None:
         async with self._turn(stream.peer) as is_taken:
             if not is_taken:
                 return
             try:
-                async with asyncio.timeout(_REQUEST_S):
+                with anyio.fail_after(_REQUEST_S):
                     request = await _read_block(stream, MAX_FETCH_REQUEST_BYTES)
                 self._traffic.bytes_in += len(request)
-                async with asyncio.timeout(_SERVE_S):
+                with anyio.fail_after(_SERVE_S):
                     for id in codec.decode_fetch_request(request):
                         frame = self._outbox.get(id) or b""
                         await _send_block(stream, frame)
                         self._traffic.bytes_out += len(frame)
-                    await stream.reader.read(1)  # the peer closes when it has everything
-            except (asyncio.IncompleteReadError, ProtocolError):
+                    await stream.until_closed()  # by the peer, when it has everything
+            except (StreamCut, ProtocolError, TimeoutError):
                 return  # a malformed request gets no answer
 
     async def _serve_hello(self, stream: Stream) -> None:
@@ -191,13 +192,13 @@ class Server:
             if not is_taken:
                 return
             try:
-                async with asyncio.timeout(_HELLO_S):
+                with anyio.fail_after(_HELLO_S):
                     theirs = await _read_block(stream, MAX_HELLO_BYTES)
                     await _send_block(stream, self._hello)  # whoever asks
                     with suppress(ProtocolError):
                         self._greeted(stream.peer, stream.address, codec.decode_hello(theirs))
-                    await stream.reader.read(1)
-            except (asyncio.IncompleteReadError, ProtocolError):
+                    await stream.until_closed()
+            except (StreamCut, ProtocolError, TimeoutError):
                 return
 
     @asynccontextmanager
@@ -216,23 +217,21 @@ class Server:
                 del self._serving[peer]
 
 
-async def greet(control: Control, peer: str, hello: bytes) -> Hello:
+async def greet(host: Host, peer: str, hello: bytes) -> Hello:
     """The greeting of a connected peer.
 
-    Raises `DaemonError` when it does not speak the protocol or does not answer, `ProtocolError`
+    Raises `HostError` when it does not speak the protocol or does not answer, `ProtocolError`
     when its answer is malformed.
     """
     try:
-        async with (
-            asyncio.timeout(_HELLO_S),
-            control.stream(peer, HELLO_PROTOCOL, _OPEN_S) as stream,
-        ):
-            await _send_block(stream, hello)
-            return codec.decode_hello(await _read_block(stream, MAX_HELLO_BYTES))
+        with anyio.fail_after(_HELLO_S):
+            async with host.stream(peer, HELLO_PROTOCOL, _OPEN_S) as stream:
+                await _send_block(stream, hello)
+                return codec.decode_hello(await _read_block(stream, MAX_HELLO_BYTES))
     except TimeoutError as error:
-        raise DaemonError(f"no greeting within {_HELLO_S:.0f} s") from error
-    except (asyncio.IncompleteReadError, ConnectionError) as error:
-        raise DaemonError("the stream ended before a greeting") from error
+        raise HostError(f"no greeting within {_HELLO_S:.0f} s") from error
+    except StreamCut as error:
+        raise HostError("the stream ended before a greeting") from error
 
 
 def short_reason(text: str) -> str:
@@ -254,11 +253,9 @@ def short_reason(text: str) -> str:
 
 
 async def _send_block(stream: Stream, data: bytes) -> None:
-    # No half-close after it: p2pd closes both directions of a stream when one ends.
-    stream.writer.write(codec.encode_block(data))
-    await stream.writer.drain()
+    await stream.write(codec.encode_block(data))
 
 
 async def _read_block(stream: Stream, limit_bytes: int) -> bytes:
-    header = await stream.reader.readexactly(BLOCK_HEADER_BYTES)
-    return await stream.reader.readexactly(codec.block_length(header, limit_bytes))
+    header = await stream.read_exactly(BLOCK_HEADER_BYTES)
+    return await stream.read_exactly(codec.block_length(header, limit_bytes))

@@ -15,7 +15,7 @@ _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"  # base
 _Encode = Callable[[str], bytes]
 _Decode = Callable[[bytes], str]
 _MAX_TEXT = 512  # characters; a relayed address with DNS name and two peer ids has about 250
-_MAX_PEER_ID_BYTES = 42  # the longest that libp2p allows: an inlined key or a SHA-256 multihash
+MAX_PEER_ID_BYTES = 42  # the longest that libp2p allows: an inlined key or a SHA-256 multihash
 
 
 def peer_id_text(raw: bytes) -> str:
@@ -144,7 +144,7 @@ def read_varint(data: bytes, position: int) -> tuple[int, int]:
 
 def _checked_id(raw: bytes) -> bytes:
     # An inlined Ed25519 key (0x00) or a SHA-256 multihash (0x12), each followed by its length.
-    if not 3 <= len(raw) <= _MAX_PEER_ID_BYTES or raw[0] not in (0, 0x12) or raw[1] != len(raw) - 2:
+    if not 3 <= len(raw) <= MAX_PEER_ID_BYTES or raw[0] not in (0, 0x12) or raw[1] != len(raw) - 2:
         raise ValueError("this is no libp2p peer id")
     return raw
 

@@ -6,24 +6,23 @@ bootstrap peers, control by a socket in a private folder only.
 
 import asyncio
 import contextlib
-import ctypes
-import errno
 import ipaddress
 import signal
-import socket
-import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import anyio
+
 from swarmnode.errors import ConfigError, SwarmNodeError
+from swarmnode.swarm.lifetime import dies_with_parent
 from swarmnode.swarm.p2pd_control import folder_of_hivemind
+from swarmnode.swarm.ports import check_port_is_free, taken
 
 _START_S = 20.0  # 0.2-0.4 s on an idle machine, several on one whose cores all train
 _GOODBYE_S = 1.0  # for closing connections, which tells peers at once instead of by time-out
-_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 # Connections: the daemon closes the least useful above _HIGH until _LOW are left. GossipSub wants
 # 6 to 12 neighbours; the rest is room for fetches from elsewhere and for newcomers.
@@ -54,10 +53,10 @@ async def started(
     """
     check_port_is_free(host, port)
     control_socket = folder / "control.sock"
-    program = folder_of_hivemind() / "hivemind_cli" / "p2pd"
+    path = program()
     try:
         process = await asyncio.create_subprocess_exec(
-            program,
+            path,
             *_flags(control_socket, identity_path, host, port, relays),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -67,7 +66,7 @@ async def started(
             preexec_fn=dies_with_parent(signal.SIGKILL),
         )
     except OSError as error:
-        raise SwarmNodeError(f"{program} does not start: {error.strerror}") from error
+        raise SwarmNodeError(f"{path} does not start: {error.strerror}") from error
     daemon = Daemon(process, control_socket)
     ready = asyncio.Event()
     output = asyncio.create_task(_read_output(daemon, ready))
@@ -75,40 +74,14 @@ async def started(
         await _until_ready(daemon, ready, output, host, port)
         yield daemon
     finally:
-        await _end(process)
+        with anyio.CancelScope(shield=True):  # also when the whole process is being cancelled
+            await _end(process)
         output.cancel()
 
 
-def check_port_is_free(host: str, port: int) -> None:
-    """Raises `ConfigError` when TCP or UDP `port` is in use.
-
-    The daemon itself does not tell: it sets SO_REUSEPORT, so that two daemons share one TCP port
-    and each gets half of the connections, and it is content when only QUIC could bind.
-    """
-    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-        with _bound(host, port, kind):
-            pass
-
-
-def choose_port(host: str) -> int:
-    """A port that is free for TCP and UDP now."""
-    for _ in range(50):
-        with _bound(host, 0, socket.SOCK_STREAM) as tcp:
-            port: int = tcp.getsockname()[1]
-            with contextlib.suppress(ConfigError), _bound(host, port, socket.SOCK_DGRAM):
-                return port
-    raise SwarmNodeError(f"found no port that is free for TCP and UDP on {host}")
-
-
-def dies_with_parent(signal_number: int) -> Callable[[], None]:
-    """What a child calls first to get `signal_number` when its parent thread ends, even by -9.
-
-    Elsewhere than on Linux it does nothing: there a killed parent is noticed by its closed pipe.
-    """
-    if sys.platform != "linux":
-        return lambda: None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl  # looked up here: not safe after a fork
-    return lambda: prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
+def program() -> Path:
+    """Where the daemon is; `SwarmNodeError` when hivemind is not installed."""
+    return folder_of_hivemind() / "hivemind_cli" / "p2pd"
 
 
 def _flags(
@@ -173,7 +146,7 @@ async def _until_ready(
         return
     said = daemon.last_lines[-1] if daemon.last_lines else "no output"
     if "address already in use" in said:
-        raise _taken(port)
+        raise taken(port)
     if "cannot assign requested address" in said:
         raise ConfigError(f"this machine has no address {host}: choose another with --host")
     raise SwarmNodeError(f"p2pd did not start within {_START_S:.0f} s: {said}")
@@ -188,33 +161,3 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     except TimeoutError:
         process.kill()
         await process.wait()
-
-
-@contextlib.contextmanager
-def _bound(host: str, port: int, kind: socket.SocketKind) -> Iterator[socket.socket]:
-    try:
-        version = ipaddress.ip_address(host).version
-    except ValueError as error:
-        raise ConfigError(
-            f"host {host[:100]!r} is not an IP address: "
-            "use 0.0.0.0, 127.0.0.1 or one of this machine's"
-        ) from error
-    with socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, kind) as bound:
-        if kind == socket.SOCK_STREAM:
-            # Connections of an earlier run that linger are no reason to refuse the port.
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            bound.bind((host, port))
-            if kind == socket.SOCK_STREAM:
-                bound.listen(1)
-        except PermissionError as error:
-            raise ConfigError(f"port {port} needs privileges: choose one above 1023") from error
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise _taken(port) from error
-            raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror}") from error
-        yield bound
-
-
-def _taken(port: int) -> ConfigError:
-    return ConfigError(f"port {port} is taken: choose another with --port")

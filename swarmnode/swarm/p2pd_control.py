@@ -10,6 +10,7 @@ daemon's specification, https://github.com/learning-at-home/go-libp2p-daemon/blo
 """
 
 import asyncio
+import contextlib
 import importlib.util
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -22,6 +23,7 @@ from google.protobuf.message import DecodeError
 
 from swarmnode.errors import SwarmNodeError
 from swarmnode.swarm import multiaddr
+from swarmnode.swarm.host import Admits, HostError, StreamCut
 
 # One message from the daemon, bytes. GossipSub passes messages of up to 1 MiB, which reach us
 # before our own limit can be applied; a list of 128 peers with addresses is some 50 KB.
@@ -29,18 +31,32 @@ _MAX_MESSAGE_BYTES = 2 * 2**20
 _ANSWER_S = 5.0  # for requests that the daemon answers from memory
 
 
-class DaemonError(SwarmNodeError):
-    """The daemon refused a request or is gone; the message is the daemon's own."""
-
-
 @dataclass(frozen=True, slots=True)
-class Stream:
-    """An open stream to `peer`; `address` is the other end of its connection ("" if unusual)."""
+class DaemonStream:
+    """A `Stream` over the Unix socket connection that the daemon turned into it."""
 
     peer: str
     address: str
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+
+    async def read_exactly(self, count: int) -> bytes:
+        try:
+            return await self.reader.readexactly(count)
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            raise StreamCut(f"the stream ended {count} bytes early or less") from error
+
+    async def write(self, data: bytes) -> None:
+        # No half-close after it: p2pd closes both directions of a stream when one ends.
+        self.writer.write(data)
+        try:
+            await self.writer.drain()
+        except ConnectionError as error:
+            raise StreamCut(f"the stream ended: {error}") from error
+
+    async def until_closed(self) -> None:
+        with contextlib.suppress(ConnectionError):  # closed, too
+            await self.reader.read(1)
 
 
 def folder_of_hivemind() -> Path:
@@ -67,13 +83,15 @@ def load_messages() -> ModuleType:
 
 
 class Control:
-    """Requests to one daemon. `messages` is the module from `load_messages`."""
+    """A `Host`: requests to one daemon. `messages` is the module from `load_messages`."""
+
+    malformed = 0  # the daemon drops such gossip, and its sender, without a word
 
     def __init__(self, socket: Path, streams_socket: Path, messages: ModuleType) -> None:
         self._socket = socket
         self._streams_socket = streams_socket
         self._pb = messages
-        self._handlers: dict[str, Callable[[Stream], Awaitable[None]]] = {}
+        self._handlers: dict[str, Callable[[DaemonStream], Awaitable[None]]] = {}
         self._server: asyncio.Server | None = None
 
     async def identify(self) -> tuple[str, list[str]]:
@@ -105,16 +123,18 @@ class Control:
         await self._ask(request)
 
     @asynccontextmanager
-    async def subscribe(self, topic: str) -> AsyncIterator[AsyncIterator[tuple[str, bytes]]]:
-        """Yields the topic's messages as (publisher, data), our own among them.
+    async def subscribe(
+        self, topic: str, admits: Admits
+    ) -> AsyncIterator[AsyncIterator[tuple[str, bytes]]]:
+        """Yields the topic's admitted messages as (publisher, data); asks about our own, too.
 
-        The iterator raises `DaemonError` when the daemon ends.
+        The iterator raises `HostError` when the daemon ends.
         """
         async with self._connection() as (reader, writer):
             await self._exchange(
                 reader, writer, self._pubsub(self._pb.PSRequest.SUBSCRIBE, topic), _ANSWER_S
             )
-            yield self._messages(reader)
+            yield self._messages(reader, admits)
 
     async def provide(self, cid: bytes, timeout_s: int) -> None:
         """Tells the DHT that this node provides `cid`."""
@@ -138,7 +158,7 @@ class Control:
         return found
 
     @asynccontextmanager
-    async def stream(self, peer: str, protocol: str, timeout_s: int) -> AsyncIterator[Stream]:
+    async def stream(self, peer: str, protocol: str, timeout_s: int) -> AsyncIterator[DaemonStream]:
         """Opens a stream; the daemon connects first, looking the peer up in the DHT if need be."""
         request = self._pb.Request(type=self._pb.Request.STREAM_OPEN)
         request.streamOpen.peer = multiaddr.peer_id_bytes(peer)
@@ -147,9 +167,11 @@ class Control:
         async with self._connection() as (reader, writer):
             response = await self._exchange(reader, writer, request, timeout_s + 1)
             address = multiaddr.to_text(response.streamInfo.addr) or ""
-            yield Stream(peer, address, reader, writer)
+            yield DaemonStream(peer, address, reader, writer)
 
-    async def handle(self, protocol: str, handler: Callable[[Stream], Awaitable[None]]) -> None:
+    async def handle(
+        self, protocol: str, handler: Callable[[DaemonStream], Awaitable[None]]
+    ) -> None:
         """Calls `handler` for each stream that a peer opens; the stream is closed after it."""
         if self._server is None:
             self._server = await asyncio.start_unix_server(self._accept, self._streams_socket)
@@ -165,8 +187,8 @@ class Control:
             async with asyncio.timeout(_ANSWER_S):
                 info = await self._read(reader, self._pb.StreamInfo())
             peer, address = multiaddr.peer_id_text(info.peer), multiaddr.to_text(info.addr) or ""
-            await self._handlers[info.proto](Stream(peer, address, reader, writer))
-        except (DaemonError, TimeoutError, ConnectionError):
+            await self._handlers[info.proto](DaemonStream(peer, address, reader, writer))
+        except (HostError, TimeoutError, ConnectionError):
             pass  # the peer went away; nothing was promised to it
         finally:
             writer.close()
@@ -189,11 +211,11 @@ class Control:
                 await writer.drain()
                 response = await self._read(reader, self._pb.Response())
         except TimeoutError as error:
-            raise DaemonError("timed out") from error
+            raise HostError("timed out") from error
         except ConnectionError as error:
-            raise DaemonError(f"the daemon closed the connection: {error}") from error
+            raise HostError(f"the daemon closed the connection: {error}") from error
         if response.type == self._pb.Response.ERROR:
-            raise DaemonError(response.error.msg)
+            raise HostError(response.error.msg)
         return response
 
     @asynccontextmanager
@@ -203,20 +225,24 @@ class Control:
         try:
             reader, writer = await asyncio.open_unix_connection(self._socket)
         except OSError as error:
-            raise DaemonError(f"the daemon does not listen: {error.strerror}") from error
+            raise HostError(f"the daemon does not listen: {error.strerror}") from error
         try:
             yield reader, writer
         finally:
             writer.close()
 
-    async def _messages(self, reader: asyncio.StreamReader) -> AsyncIterator[tuple[str, bytes]]:
+    async def _messages(
+        self, reader: asyncio.StreamReader, admits: Admits
+    ) -> AsyncIterator[tuple[str, bytes]]:
         while True:
             message = await self._read(reader, self._pb.PSMessage())
             # getattr: the field is called "from", which Python's syntax keeps for itself
-            yield multiaddr.peer_id_text(getattr(message, "from")), message.data
+            peer = multiaddr.peer_id_text(getattr(message, "from"))
+            if admits(peer, message.data):
+                yield peer, message.data
 
     async def _read(self, reader: asyncio.StreamReader, message: Any) -> Any:
-        """Fills `message` with what comes next; `DaemonError` when it ends or makes no sense."""
+        """Fills `message` with what comes next; `HostError` when it ends or makes no sense."""
         try:
             length = 0
             for shift in range(0, 35, 7):
@@ -225,14 +251,14 @@ class Control:
                 if byte < 0x80:
                     break
             if length > _MAX_MESSAGE_BYTES:
-                raise DaemonError(f"the daemon sent a message of {length} bytes")
+                raise HostError(f"the daemon sent a message of {length} bytes")
             message.ParseFromString(await reader.readexactly(length))
         except asyncio.IncompleteReadError as error:
-            raise DaemonError("the daemon closed the connection") from error
+            raise HostError("the daemon closed the connection") from error
         except ConnectionError as error:
-            raise DaemonError(f"the daemon closed the connection: {error}") from error
+            raise HostError(f"the daemon closed the connection: {error}") from error
         except DecodeError as error:
-            raise DaemonError(f"the daemon sent something unreadable: {error}") from error
+            raise HostError(f"the daemon sent something unreadable: {error}") from error
         return message
 
     def _pubsub(self, kind: int, topic: str) -> Any:

@@ -22,13 +22,15 @@ from swarmnode.swarm import channel
 from swarmnode.swarm.outgoing import Outgoing
 
 # Seconds between the end of a network process and the next: doubles up to the maximum, so that a
-# daemon that cannot start costs little, and a crash costs a round at most.
+# host that cannot start costs little, and a crash costs a round at most.
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 0.5, 30.0
 _HEALTHY_S = 60.0  # a process that lived so long did not fail at its start: pauses begin anew
 # Without a report for so long the process hangs (it sends one a second) and is replaced. Shorter
 # would punish a machine whose cores are all busy training.
 _SILENCE_S = 30.0
-_GOODBYE_S = 3.0  # what the process gets to close p2pd, which then tells its peers
+# Until its first word: importing py-libp2p takes 1.5 s of CPU, which cores that all train stretch.
+START_S = 60.0
+_GOODBYE_S = 3.0  # what the process gets to close its host, which then tells its peers
 _MAX_SOCKET_PATH = 80  # bytes of folder; a Unix socket's path ends at 107
 
 # -P and this line, not -m: the node may run where its current folder is not on the path, or where
@@ -105,7 +107,7 @@ class Supervisor:
                 shutil.rmtree(folder, ignore_errors=True)
                 return f"cannot start the network process: {error}"
             writer = threading.Thread(target=self._write, args=(ours,), daemon=True)
-            ours.settimeout(_SILENCE_S)
+            ours.settimeout(START_S)
             with self._lock:
                 self._socket = ours
             self._outgoing.begin()
@@ -136,11 +138,12 @@ class Supervisor:
                 body = _read_exactly(source, channel.body_length(header))
                 message = channel.decode_message(body)
             except TimeoutError:
-                return f"the network process was silent for {_SILENCE_S:.0f} s"
+                return f"the network process was silent for {source.gettimeout():.0f} s"
             except EOFError:
                 return "the network process ended"
             except (ValueError, msgspec.DecodeError) as error:
                 return f"the network process sent something unreadable: {error}"
+            source.settimeout(_SILENCE_S)
             self._receive(message)
             if isinstance(message, channel.Failed):
                 return message.text

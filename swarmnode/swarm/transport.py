@@ -1,8 +1,9 @@
 """What the node asks of a network: announce, hold, fetch, poll; nothing here waits for a peer.
 
 Two implementations keep this contract: `memory` (one process, deterministic, for tests and
-simulation) and `hivemind_p2pd` (the real network). They move opaque frames: what a frame means,
-whether it is signed and whether it is wanted is decided by the caller.
+simulation) and `network_transport` (the real network, over one of two libraries). They move
+opaque frames: what a frame means, whether it is signed and whether it is wanted is decided by the
+caller.
 """
 
 import enum
@@ -33,7 +34,7 @@ class Event(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_unkno
 
 
 class Announced(Event, frozen=True, tag=True):
-    """A frame gossiped by `peer`, its original publisher: the daemon checked that signature.
+    """A frame gossiped by `peer`, its original publisher: the network checked that signature.
 
     Whoever passed it on is not known. The frame's own signature is still the caller's to check.
     """
@@ -118,6 +119,7 @@ QUEUES = (
     "oversized",  # gossip messages above the protocol's limit
     "flood",  # announcements of a publisher who sends far too many
     "streams",  # peers turned away because too many were being served
+    "malformed",  # gossip that broke its format or signature (libp2p; p2pd counts none)
 )
 
 
@@ -136,7 +138,7 @@ class Transport(Protocol):
         """Gossips one frame to the whole swarm; to nobody when alone. This node does not hear it.
 
         Frames may overtake one another; one published before a peer joined does not reach it, and
-        of a burst of more than some 30 the daemons drop the rest.
+        of a burst of more than some 30 the libraries drop the rest.
         Raises `ValueError` for a frame above the protocol's limit for announcements.
         """
         ...

@@ -1,6 +1,7 @@
-"""The contract of `Transport`, held by both implementations."""
+"""The contract of `Transport`, held in memory and over both libraries of the network."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,19 +31,21 @@ def memory_swarm(folder: Path) -> list[Transport]:
     return list(nodes)
 
 
-def real_swarm(folder: Path) -> list[Transport]:
+def real_swarm(backend: str, folder: Path) -> list[Transport]:
     """The second and third node know the first one only."""
-    first = real_node(folder / "0")
+    first = real_node(folder / "0", backend=backend)
     first.open()
-    others = [real_node(folder / name, address(first)) for name in "12"]
+    others = [real_node(folder / name, address(first), backend=backend) for name in "12"]
     for node in others:
         node.open()
     return [first, *others]
 
 
+REAL = [pytest.mark.network, pytest.mark.slow]
 KINDS = [
     pytest.param(memory_swarm, id="memory"),
-    pytest.param(real_swarm, id="hivemind_p2pd", marks=[pytest.mark.network, pytest.mark.slow]),
+    pytest.param(partial(real_swarm, "hivemind"), id="hivemind", marks=REAL),
+    pytest.param(partial(real_swarm, "libp2p"), id="libp2p", marks=REAL),
 ]
 
 

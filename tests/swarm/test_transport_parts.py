@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import anyio
 import msgspec
 import pytest
 from transport_parts import SWARM, greeting
@@ -17,8 +18,9 @@ from swarmnode.swarm import channel, multiaddr
 from swarmnode.swarm.bounded import BoundedQueue, Budget, Outbox
 from swarmnode.swarm.discovery import NOTES, Strangers, mismatch
 from swarmnode.swarm.fetching import Fetcher, Server, Traffic, short_reason
+from swarmnode.swarm.host import HostError
 from swarmnode.swarm.outgoing import Outgoing
-from swarmnode.swarm.p2pd_control import DaemonError, Stream
+from swarmnode.swarm.p2pd_control import DaemonStream
 from swarmnode.swarm.transport import (
     Announced,
     AnyEvent,
@@ -246,17 +248,17 @@ def test_daemons_errors_become_short(text, reason):
 class Peer:
     """Plays the other end: each stream that is opened gets the next of `answers`."""
 
-    def __init__(self, *answers: bytes | DaemonError, ends: bool = True) -> None:
+    def __init__(self, *answers: bytes | HostError, ends: bool = True) -> None:
         self.opened = 0
         self.requests: list[bytes] = []
         self._answers = answers
         self._ends = ends
 
     @asynccontextmanager
-    async def stream(self, peer: str, protocol: str, timeout_s: int) -> AsyncIterator[Stream]:
+    async def stream(self, peer: str, protocol: str, timeout_s: int) -> AsyncIterator[DaemonStream]:
         answer = self._answers[min(self.opened, len(self._answers) - 1)]
         self.opened += 1
-        if isinstance(answer, DaemonError):
+        if isinstance(answer, HostError):
             raise answer
         async with _pipe() as (stream, _, their_writer):
             their_writer.write(answer)
@@ -266,13 +268,13 @@ class Peer:
 
 
 @asynccontextmanager
-async def _pipe() -> AsyncIterator[tuple[Stream, asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Two ends of a socket pair: a `Stream` for our code, reader and writer for the test."""
+async def _pipe() -> AsyncIterator[tuple[DaemonStream, asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Two ends of a socket pair: a `DaemonStream` for our code, reader and writer for the test."""
     ours, theirs = socket.socketpair()
     reader, writer = await asyncio.open_connection(sock=ours)
     their_reader, their_writer = await asyncio.open_connection(sock=theirs)
     try:
-        yield Stream(PEER, "/ip4/1.2.3.4/tcp/1", reader, writer), their_reader, their_writer
+        yield DaemonStream(PEER, "/ip4/1.2.3.4/tcp/1", reader, writer), their_reader, their_writer
     finally:
         for end in (writer, their_writer):
             end.close()
@@ -291,8 +293,9 @@ def fetch(peer: Peer, *ids: bytes, fetch_s: float = 20.0) -> list[AnyEvent]:
             if ended == len(ids):
                 done.set()
 
-        Fetcher(peer, "/test", Traffic(), emit, fetch_s).start(PEER, ids)
-        await done.wait()
+        async with anyio.create_task_group() as tasks:
+            Fetcher(peer, "/test", Traffic(), emit, tasks, fetch_s).start(PEER, ids)
+            await done.wait()
         return events
 
     return asyncio.run(run())
@@ -341,7 +344,7 @@ def test_peer_that_never_answers_ends_by_time_out():
 
 
 def test_peer_that_cannot_be_reached():
-    (event,) = fetch(Peer(DaemonError("routing: not found")), A)
+    (event,) = fetch(Peer(HostError("routing: not found")), A)
     assert event == FetchFailed(PEER, (A,), FetchProblem.UNREACHABLE, "not found")
 
 
@@ -355,10 +358,11 @@ def test_one_silent_peer_does_not_hold_all_slots():
             if len(events) == 10:
                 done.set()
 
-        fetcher = Fetcher(Peer(b"", ends=False), "/test", Traffic(), emit, fetch_s=0.05)
-        for number in range(10):
-            fetcher.start(PEER, (bytes([number] * 32),))
-        await done.wait()
+        async with anyio.create_task_group() as tasks:
+            fetcher = Fetcher(Peer(b"", ends=False), "/test", Traffic(), emit, tasks, fetch_s=0.05)
+            for number in range(10):
+                fetcher.start(PEER, (bytes([number] * 32),))
+            await done.wait()
         return events
 
     # 8 per peer are accepted and time out, the other 2 are refused at once
@@ -367,7 +371,7 @@ def test_one_silent_peer_does_not_hold_all_slots():
 
 
 async def _served(
-    request: bytes, outbox: Outbox, pick: Callable[[Server], Callable[[Stream], object]]
+    request: bytes, outbox: Outbox, pick: Callable[[Server], Callable[[DaemonStream], object]]
 ) -> bytes:
     """What the server writes in answer to `request`."""
     server = Server(outbox, b"greeting", Traffic(), lambda *who: None)

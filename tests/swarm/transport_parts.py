@@ -11,7 +11,7 @@ from protocol.limits import PROTOCOL_VERSION
 from protocol.messages import Hello
 from swarmnode import identity
 from swarmnode.config import NetworkSettings
-from swarmnode.swarm.hivemind_p2pd import HivemindTransport
+from swarmnode.swarm.network_transport import NetworkTransport
 from swarmnode.swarm.transport import AnyEvent, Transport
 
 T = TypeVar("T")
@@ -52,12 +52,18 @@ def greeting(**changes: Any) -> Hello:
     return Hello(**(fields | changes))
 
 
-def real_node(folder: Path, *peers: str, hello: Hello | None = None, port: int = 0) -> Any:
-    """A `HivemindTransport` on loopback, not opened; the same folder is the same identity."""
+def real_node(
+    folder: Path,
+    *peers: str,
+    hello: Hello | None = None,
+    port: int = 0,
+    backend: str = "hivemind",
+) -> Any:
+    """A `NetworkTransport` on loopback, not opened; the same folder is the same identity."""
     path = folder / "identity.key"
     me = identity.load_or_create(path)
     settings = NetworkSettings(host="127.0.0.1", port=port, peers=peers)
-    return HivemindTransport(path, me.peer_id, hello or greeting(), settings)
+    return NetworkTransport(backend, path, me.peer_id, hello or greeting(), settings)
 
 
 def address(transport: Transport) -> str:
@@ -66,13 +72,18 @@ def address(transport: Transport) -> str:
 
 
 def network_process(transport: Any) -> psutil.Process:
-    """The network process of an open real node, found by its p2pd's listening port."""
+    """The network process of an open real node: it, or its p2pd, listens on the node's port."""
     port = int(address(transport).split("/")[4])
     return next(
         child
         for child in psutil.Process().children()
-        if any(f"/tcp/{port}" in part for p in child.children() for part in p.cmdline())
+        if any(_listens(p, port) for p in (child, *child.children()))
     )
+
+
+def _listens(process: psutil.Process, port: int) -> bool:
+    connections = process.net_connections("tcp")
+    return any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections)
 
 
 def p2pd_of(process: psutil.Process) -> psutil.Process:

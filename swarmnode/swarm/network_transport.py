@@ -1,0 +1,229 @@
+"""The real network: `Transport` over a network process that runs one of two libp2p libraries.
+
+    node's thread ── Outgoing ──> writer thread ══ socket pair ══> network process ── host ── peers
+                  <── events ──── reader thread <═══════════════
+
+The node's thread only ever takes a lock for microseconds. The rest lives in: `supervisor` (runs
+and restarts the process), `channel` (what is said between them), `network_process` and `network`
+(the other side), `fetching` and `discovery` (what it does), `hivemind_p2pd` and `libp2p_trio`
+(the libraries, each as a `host.Host`).
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from protocol.codec import encode_hello
+from protocol.messages import Hello
+from swarmnode.config import NetworkSettings
+from swarmnode.errors import ConfigError, SwarmNodeError
+from swarmnode.swarm import channel
+from swarmnode.swarm.bounded import BoundedQueue
+from swarmnode.swarm.multiaddr import split_peer
+from swarmnode.swarm.outgoing import Outgoing
+from swarmnode.swarm.ports import check_port_is_free, choose_port
+from swarmnode.swarm.supervisor import START_S, Supervisor
+from swarmnode.swarm.transport import (
+    MAX_EVENT_BYTES,
+    MAX_EVENTS,
+    QUEUES,
+    AnyEvent,
+    Fetched,
+    FetchFailed,
+    FetchProblem,
+    TransportStatus,
+    check_fetch,
+    check_frame,
+    check_held,
+    event_bytes,
+)
+
+# A fetch without any word from the network process is given up: it hangs, or lost the answer to
+# a full queue. Its own limits are 25 s of waiting and 20 s of fetching.
+_FORGOTTEN_S = 50.0
+
+
+class NetworkTransport:
+    """`Transport` over `backend`, "hivemind" or "libp2p" (see `backends.choose`).
+
+    `peer_id` is that of the key in `identity_path`; `hello` greets.
+    """
+
+    def __init__(
+        self,
+        backend: str,
+        identity_path: Path,
+        peer_id: str,
+        hello: Hello,
+        settings: NetworkSettings,
+    ) -> None:
+        self._backend = backend
+        self._identity_path = identity_path
+        self._peer_id = peer_id
+        self._hello = hello
+        self._settings = settings
+        self._outgoing = Outgoing()
+        self._supervisor: Supervisor | None = None
+        self._answered = threading.Event()  # the first process listens, or failed
+        self._lock = threading.Lock()  # guards all below
+        self._events: BoundedQueue[AnyEvent] = BoundedQueue(MAX_EVENTS, MAX_EVENT_BYTES)
+        self._pending: dict[tuple[str, bytes], float] = {}  # when asked, monotonic seconds
+        self._failure: channel.Failed | None = None
+        self._is_listening = False
+        self._addresses: tuple[str, ...] = ()
+        self._report: channel.Report | None = None
+        self._earlier: Counter[str] = Counter()  # counts of network processes that are gone
+        self._restarts = 0
+        self._state = "not started"
+        self._trouble = f"no word from it within {START_S:.0f} s"  # why the last process ended
+
+    def open(self) -> None:
+        for peer in self._settings.peers:
+            split_peer(peer)
+        host, port = self._settings.host, self._settings.port
+        if port:
+            check_port_is_free(host, port)
+        start = channel.Start(
+            backend=self._backend,
+            folder="",  # a new one for each process
+            identity_path=str(self._identity_path.resolve()),
+            peer_id=self._peer_id,
+            host=host,
+            # Chosen once, so that the addresses peers know survive a restart of the process.
+            port=port or choose_port(host),
+            peers=self._settings.peers,
+            swarm_id=self._hello.swarm_id,
+            hello=encode_hello(self._hello),
+        )
+        self._supervisor = Supervisor(start, self._outgoing, self._receive, self._lost)
+        self._supervisor.open()
+        self._answered.wait(START_S)
+        with self._lock:
+            is_listening, failure, trouble = self._is_listening, self._failure, self._trouble
+        if not is_listening:
+            self.close()
+            if failure is not None and failure.is_users_fault:
+                raise ConfigError(failure.text)
+            raise SwarmNodeError(f"the network did not start: {trouble}")
+
+    def publish(self, frame: bytes) -> None:
+        check_frame(frame)
+        self._outgoing.publish(frame)
+
+    def hold(self, id: bytes, frame: bytes) -> None:
+        check_held(id, frame)
+        self._outgoing.hold(id, frame)
+
+    def fetch(self, peer: str, ids: Sequence[bytes]) -> None:
+        check_fetch(peer, ids)
+        now = time.monotonic()
+        with self._lock:
+            new = [id for id in ids if (peer, id) not in self._pending]
+            self._pending.update({(peer, id): now for id in new})
+            if new and not self._is_listening:
+                self._fail(peer, new, "the network is not running")
+                return
+        if new:
+            for lost in self._outgoing.fetch(peer, new):
+                with self._lock:
+                    self._fail(lost.peer, lost.ids, "too many fetches are waiting")
+
+    def poll(self) -> list[AnyEvent]:
+        oldest = time.monotonic() - _FORGOTTEN_S
+        with self._lock:
+            while self._pending:
+                (peer, id), asked = next(iter(self._pending.items()))  # the oldest
+                if asked > oldest:
+                    break
+                self._fail(peer, (id,), "the network process gave no answer")
+            return self._events.take_all()
+
+    def status(self) -> TransportStatus:
+        dropped = Counter(self._outgoing.dropped())
+        with self._lock:
+            counts = self._earlier + _counts(self._report)
+            dropped.update(events=self._events.dropped)
+            dropped.update({name: counts[name] for name in QUEUES})
+            return TransportStatus(
+                peer_id=self._peer_id,
+                running=self._is_listening,
+                state=self._state,
+                addresses=self._addresses,
+                peers=self._report.peers if self._report else (),
+                bytes_in=counts["bytes_in"],
+                bytes_out=counts["bytes_out"],
+                foreign_peers=counts["foreign_peers"],
+                restarts=self._restarts,
+                dropped={name: dropped[name] for name in QUEUES},
+            )
+
+    def close(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.close()
+            self._supervisor = None
+        with self._lock:
+            self._is_listening = False
+            self._report, self._earlier = None, self._earlier + _counts(self._report)
+            self._state = "closed"
+            for peer, id in list(self._pending):
+                self._fail(peer, (id,), "the network was closed")
+
+    def _receive(self, message: channel.Message) -> None:
+        """Takes one message of the network process; called in the supervisor's thread."""
+        with self._lock:
+            match message:
+                case channel.Listening(addresses):
+                    self._is_listening, self._failure = True, None
+                    self._addresses = addresses
+                    self._state = "listening"
+                    self._answered.set()
+                case channel.Failed():
+                    self._failure = message
+                case channel.Report(addresses=addresses, state=state):
+                    self._addresses, self._state = addresses, state
+                    self._report = message
+                case Fetched(peer, id):
+                    if self._pending.pop((peer, id), None) is not None:
+                        self._events.put(message, event_bytes(message))
+                case FetchFailed(peer, ids, problem, detail):
+                    self._fail(peer, ids, detail, problem)
+                case _:
+                    self._events.put(message, event_bytes(message))
+
+    def _lost(self, why: str, pause_s: float) -> None:
+        """The network process is gone and the next one comes in `pause_s`."""
+        with self._lock:
+            self._is_listening = False
+            self._restarts += 1
+            self._report, self._earlier = None, self._earlier + _counts(self._report)
+            self._trouble = why
+            self._state = f"restarting in {pause_s:g} s: {why}"
+            for peer, id in list(self._pending):
+                self._fail(peer, (id,), "the network was restarted")
+            self._answered.set()
+
+    def _fail(
+        self,
+        peer: str,
+        ids: Sequence[bytes],
+        detail: str,
+        problem: FetchProblem = FetchProblem.OVERLOAD,
+    ) -> None:
+        """Ends those fetches that are still pending, in one event. Call it with the lock held."""
+        ended = tuple(id for id in ids if self._pending.pop((peer, id), None) is not None)
+        if ended:
+            event = FetchFailed(peer, ended, problem, detail)
+            self._events.put(event, event_bytes(event))
+
+
+def _counts(report: channel.Report | None) -> Counter[str]:
+    if report is None:
+        return Counter()
+    others = {
+        "bytes_in": report.bytes_in,
+        "bytes_out": report.bytes_out,
+        "foreign_peers": report.foreign_peers,
+    }
+    return Counter(report.dropped | others)
