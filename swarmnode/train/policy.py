@@ -27,6 +27,7 @@ from transformers.utils import logging as transformers_logging
 
 from swarmnode.config import ModelSettings
 from swarmnode.errors import ConfigError, SwarmNodeError
+from swarmnode.train import hub
 
 DEMO = "demo"
 # What a rollout carries at most (protocol.limits.MAX_LABEL_BYTES); longer labels are cut.
@@ -53,16 +54,19 @@ class Policy:
 
 
 def load(settings: ModelSettings) -> Policy:
-    """The policy that `settings` name. Raises `ConfigError`."""
+    """The policy that `settings` name. Raises `ConfigError`, and `SwarmNodeError` when it must come
+    from the hub and that does not answer."""
     # Advice and bars of the library would tear the node's own log; errors are raised anyway.
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     source = _source(settings.name)
     device = _device(settings.device)
     dtype = _dtype(settings.dtype, device)
-    config = _load(AutoConfig.from_pretrained, settings, source)
+    from_cache = not os.path.isdir(source) and hub.must_use_cache(source, settings.revision)
+    where = {"local_files_only": from_cache}
+    config = _load(AutoConfig.from_pretrained, settings, source, **where)
     _switch_dropout_off(config)
-    tokenizer = _load(AutoTokenizer.from_pretrained, settings, source)
+    tokenizer = _load(AutoTokenizer.from_pretrained, settings, source, **where)
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise ConfigError(
             f"model {settings.name!r} has no tokenizer.json; choose a model that has one, or "

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -217,4 +218,29 @@ def test_refuses_a_name_that_the_hub_does_not_answer(name, tmp_path):
     )
     assert f"cannot load '{name}'" in done.stdout
     assert "use --model demo or a folder" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_a_hub_that_does_not_answer_is_one_line(tmp_path):
+    program = (
+        "from swarmnode.config import ModelSettings\n"
+        "from swarmnode.errors import SwarmNodeError\n"
+        "from swarmnode.train import policy\n"
+        "try:\n    policy.load(ModelSettings(name='nobody/nothing'))\n"
+        "except SwarmNodeError as error:\n    print(error)\n"
+    )
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ
+            | {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert f"cannot load 'nobody/nothing': the hub at {endpoint} did not answer" in done.stdout
     assert done.stderr == ""
