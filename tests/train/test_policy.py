@@ -173,7 +173,31 @@ def test_refuses_a_folder_without_tokenizer(folder):
 def test_refuses_a_tokenizer_of_a_larger_model(folder):
     small = GPT2LMHeadModel(GPT2Config(vocab_size=100, n_embd=8, n_layer=1, n_head=1))
     small.save_pretrained(folder)
-    assert "belong to different models" in refused(settings(folder))
+    message = refused(settings(folder))
+    assert "its tokenizer needs 372 embeddings, its model has only 100" in message
+
+
+@pytest.mark.parametrize("size", [300, 500])
+def test_refuses_a_vocabulary_that_is_not_that_of_the_weights(folder, size):
+    change_json(folder / "config.json", vocab_size=size)
+    message = refused(settings(folder))
+    assert "372" in message
+    assert str(size) in message
+    assert "different models" in message
+
+
+def test_refuses_a_token_far_behind_the_last_embedding(folder):
+    # Still 372 tokens, but one has the id 5000, so that 5001 rows are needed.
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary[max(vocabulary, key=vocabulary.get)] = 5000
+    change_json(folder / "tokenizer.json", model=tokenizer["model"])
+    assert "needs 5001 embeddings, its model has only 372" in refused(settings(folder))
+
+
+def test_refuses_sizes_of_a_model_that_do_not_fit_together(folder):
+    change_json(folder / "config.json", pad_token_id=9999)
+    assert "cannot load" in refused(settings(folder))
 
 
 def test_refuses_a_model_without_end_token(folder):
