@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from swarmnode.errors import ConfigError, SwarmNodeError
 
+MANIFEST = "manifest.toml"
 _RECORDED_PACKAGES = ("torch", "transformers", "hivemind", "reasoning_gym", "msgspec", "PyNaCl")
 
 
