@@ -17,6 +17,7 @@ import torch
 from swarmnode import manifest
 from swarmnode.config import Settings
 from swarmnode.errors import ConfigError
+from swarmnode.evaluation import check_held_out
 from swarmnode.generate.encode import TextCodec, text_codec
 from swarmnode.generate.generator import Generator
 from swarmnode.generate.hf import HFGenerator
@@ -83,6 +84,7 @@ def assemble(
     task_names = {tasks.digest(name): name for name in tasks.names}
     swarm_hash = swarm_id(swarm, tasks)
     _check_same_swarm(directory, swarm.name, swarm_hash)
+    check_held_out(tasks, settings.run.evaluate_questions)
     identity = load_or_create(directory.identity)
     seed = settings.run.seed or _seed_of(identity)
     torch.manual_seed(seed)
