@@ -15,8 +15,11 @@ from dataclasses import dataclass
 import torch
 
 from protocol.errors import Reason
+from swarmnode import manifest
 from swarmnode.breadth import Breadth
 from swarmnode.config import Settings
+from swarmnode.errors import ConfigError
+from swarmnode.evaluation import check_held_out
 from swarmnode.gain import GainEstimate
 from swarmnode.generate.encode import TextCodec, text_codec
 from swarmnode.generate.generator import Generator
@@ -26,7 +29,7 @@ from swarmnode.identity import Identity, load_or_create
 from swarmnode.manifest import Manifest
 from swarmnode.metrics import Metrics
 from swarmnode.questions import open_tasks, swarm_id
-from swarmnode.run_directory import RunDirectory
+from swarmnode.run_directory import MANIFEST, RunDirectory
 from swarmnode.swarm.exchange import Exchange
 from swarmnode.swarm.mixing import Mixing
 from swarmnode.swarm.pool import Pool
@@ -34,6 +37,7 @@ from swarmnode.swarm.transport import FetchProblem, Transport
 from swarmnode.tasks.answer import instruction
 from swarmnode.tasks.scorer import Scorer
 from swarmnode.tasks.taskset import TaskSet
+from swarmnode.train import checkpoint
 from swarmnode.train.policy import Policy
 from swarmnode.train.policy import load as load_policy
 from swarmnode.train.trainer import Trainer
@@ -86,6 +90,8 @@ def assemble(
     tasks = open_tasks(swarm)
     task_names = {tasks.digest(name): name for name in tasks.names}
     swarm_hash = swarm_id(swarm, tasks)
+    _check_same_swarm(directory, swarm.name, swarm_hash)
+    check_held_out(tasks, settings.run.evaluate_questions)
     identity = load_or_create(directory.identity)
     seed = settings.run.seed or _seed_of(identity)
     torch.manual_seed(seed)
@@ -142,6 +148,19 @@ def assemble(
         seed=seed,
         threads=threads,
     )
+
+
+def _check_same_swarm(directory: RunDirectory, name: str, swarm_hash: bytes) -> None:
+    """Raises `ConfigError` for a run that began in another swarm: its weights, rows and totals are
+    of other tasks."""
+    state = checkpoint.peek(directory.checkpoints)
+    began_in = swarm_hash.hex() if state is None else str(state["swarm_id"])
+    if began_in != swarm_hash.hex():
+        before = manifest.load(str(directory.path / MANIFEST)).name
+        raise ConfigError(
+            f"the run in {directory.path} began in swarm {before!r} ({began_in[:8]}) and this is "
+            f"{name!r} ({swarm_hash.hex()[:8]}): give the --swarm it began with, or another --run"
+        )
 
 
 def make_generator(

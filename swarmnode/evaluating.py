@@ -62,7 +62,7 @@ def _evaluate(
     settings: Settings, weights: Path | None, swarm: manifest.Manifest, questions: int
 ) -> Evaluation:
     from swarmnode.assembly import make_generator
-    from swarmnode.evaluation import evaluate
+    from swarmnode.evaluation import check_held_out, evaluate
     from swarmnode.generate.encode import text_codec
     from swarmnode.generate.prompt import prompt_encoder
     from swarmnode.questions import open_tasks
@@ -70,9 +70,10 @@ def _evaluate(
     from swarmnode.tasks.scorer import Scorer
     from swarmnode.train.policy import load as load_policy
 
+    tasks = open_tasks(swarm)
+    check_held_out(tasks, questions)
     policy = load_policy(settings.model)
     round = _load_weights(policy.model, weights) if weights else 0
-    tasks = open_tasks(swarm)
     prompts = prompt_encoder(
         policy.tokenizer, text_codec(policy.tokenizer), instruction(swarm.answer_format)
     )

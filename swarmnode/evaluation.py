@@ -4,12 +4,39 @@ Printed beside it, always: what the best constant answer to each task would scor
 whose answer is mostly "1" makes "always say 1" look like learning.
 """
 
+import logging
 import time
 
+from swarmnode.errors import ConfigError
 from swarmnode.generate.generator import Generator
 from swarmnode.report import Evaluation
 from swarmnode.tasks.scorer import Scorer
 from swarmnode.tasks.taskset import TaskSet, best_constant
+
+log = logging.getLogger(__name__)
+
+# Held-out questions of one task below which its accuracy is called coarse: one answer more or less
+# is then over 5 % of it.
+_FEW = 20
+
+
+def check_held_out(tasks: TaskSet, questions_per_task: int) -> None:
+    """Warns, in one line, of the tasks whose accuracy will be coarse for lack of questions.
+
+    Raises `ConfigError` for a task without any held-out question.
+    """
+    coarse = []
+    for name in tasks.names:
+        count = len(tasks.held_out(name, min(questions_per_task, _FEW)))
+        if count == 0:
+            raise ConfigError(
+                f"task {name}: none of its questions falls into the held-out split, so nothing "
+                "could be evaluated: give it more rows, or raise held_out_ratio"
+            )
+        if count < _FEW:
+            coarse.append(f"{name} ± {1 / count:.2f} ({count} questions)")
+    if coarse:
+        log.warning("held-out accuracy is coarse: %s", ", ".join(coarse))
 
 
 def evaluate(

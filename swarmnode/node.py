@@ -33,7 +33,7 @@ from swarmnode.evaluation import evaluate
 from swarmnode.manifest import Manifest
 from swarmnode.report import RoundReport, Totals
 from swarmnode.rollout import Completion, Group, Question
-from swarmnode.run_directory import RunDirectory, environment
+from swarmnode.run_directory import MANIFEST, RunDirectory, environment
 from swarmnode.samples import samples_of
 from swarmnode.swarm import sampling
 from swarmnode.swarm.exchange import Published
@@ -355,7 +355,7 @@ class Node:
 
     def _write_run_files(self) -> None:
         self._directory.write("config.toml", config.dump(self._settings))
-        self._directory.write("manifest.toml", manifest.dump(self._swarm))
+        self._directory.write(MANIFEST, manifest.dump(self._swarm))
         parts = self._parts
         record = environment(parts.seed, str(parts.policy.device), parts.threads)
         self._directory.write("environment.json", json.dumps(record, indent=2) + "\n")
@@ -413,10 +413,6 @@ class Node:
             self._directory.keep_rows_up_to(-1)
             return
         state = found.state
-        if state["swarm_id"] != parts.swarm_id.hex():
-            raise SwarmNodeError(
-                f"the run in {self._directory.path} belongs to another swarm: choose another --run"
-            )
         parts.trainer.load_state(
             TrainerState(found.model, found.optimizer, state["policy_version"])
         )

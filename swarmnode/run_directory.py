@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from swarmnode.errors import ConfigError, SwarmNodeError
 
+MANIFEST = "manifest.toml"
 _RECORDED_PACKAGES = (
     "torch", "transformers", "hivemind", "libp2p", "reasoning_gym", "msgspec", "PyNaCl"
 )  # fmt: skip

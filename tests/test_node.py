@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 
 from swarmnode import config, manifest
 from swarmnode.config import Settings
-from swarmnode.errors import SwarmNodeError
+from swarmnode.errors import ConfigError, SwarmNodeError
 from swarmnode.identity import Identity
 from swarmnode.node import Node
 from swarmnode.report import RoundReport
@@ -188,6 +189,24 @@ def test_refuses_to_resume_with_every_checkpoint_damaged(tmp_path: Path) -> None
         path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(SwarmNodeError, match="damaged"), node(tmp_path / "a", Hub(), settings()):
         pass
+
+
+def test_a_run_of_another_swarm_is_refused_before_model_and_network_start(tmp_path: Path) -> None:
+    with node(tmp_path / "a", Hub(), settings()) as one:
+        one.run_round()
+    directory = RunDirectory(tmp_path / "a")
+    directory.open()
+    before = {path.name: path.read_bytes() for path in directory.path.iterdir() if path.is_file()}
+    # Neither would start: there is no such model, and the network says that it was asked for.
+    chosen = config.load(None, {"model": {"name": "/no/such/model"}}, settings())
+    other = msgspec.structs.replace(manifest.load("demo"), name="other")
+    one = Node(chosen, other, directory, lambda *who: pytest.fail("the network was made"))
+    with pytest.raises(ConfigError, match=r"began in swarm 'demo' \(\w{8}\) and this is 'other'"):
+        one.open()
+    one.close()
+    directory.close()
+    after = {path.name: path.read_bytes() for path in directory.path.iterdir() if path.is_file()}
+    assert after == before
 
 
 def test_a_dead_scorer_costs_a_rollout_and_not_the_node(tmp_path: Path) -> None:

@@ -128,6 +128,20 @@ def load_latest(folder: Path) -> Latest:
     return Latest(None, tuple(skipped))
 
 
+def peek(folder: Path) -> Mapping[str, Any] | None:
+    """The state in the newest checkpoint that has a readable one; None without any.
+
+    For a look before anything is started: no hash is checked and no tensor read.
+    """
+    for path in _newest_first(folder) if folder.exists() else []:
+        try:
+            state: dict[str, Any] = json.loads((path / STATE).read_bytes())
+        except (OSError, ValueError):
+            continue  # damaged, as `load_latest` will find
+        return state
+    return None
+
+
 def load(path: Path) -> Checkpoint:
     """The checkpoint in the folder `path`. Raises `SwarmNodeError` when it is damaged."""
     if damage := _damage(path):

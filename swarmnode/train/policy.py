@@ -7,7 +7,7 @@ Not done here: sampling, adapters, quantisation.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -27,6 +27,7 @@ from transformers.utils import logging as transformers_logging
 
 from swarmnode.config import ModelSettings
 from swarmnode.errors import ConfigError, SwarmNodeError
+from swarmnode.train import hub
 
 DEMO = "demo"
 # What a rollout carries at most (protocol.limits.MAX_LABEL_BYTES); longer labels are cut.
@@ -53,21 +54,26 @@ class Policy:
 
 
 def load(settings: ModelSettings) -> Policy:
-    """The policy that `settings` name. Raises `ConfigError`."""
+    """The policy that `settings` name. Raises `ConfigError`, and `SwarmNodeError` when it must come
+    from the hub and that does not answer."""
     # Advice and bars of the library would tear the node's own log; errors are raised anyway.
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     source = _source(settings.name)
     device = _device(settings.device)
     dtype = _dtype(settings.dtype, device)
-    config = _load(AutoConfig.from_pretrained, settings, source)
+    from_cache = not os.path.isdir(source) and hub.must_use_cache(source, settings.revision)
+    where = {"local_files_only": from_cache}
+    config = _load(AutoConfig.from_pretrained, settings, source, **where)
     _switch_dropout_off(config)
-    tokenizer = _load(AutoTokenizer.from_pretrained, settings, source)
+    tokenizer = _load(AutoTokenizer.from_pretrained, settings, source, **where)
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise ConfigError(
             f"model {settings.name!r} has no tokenizer.json; choose a model that has one, or "
             "convert its tokenizer with transformers and save it into the folder"
         )
+    if rows := getattr(config.get_text_config(), "vocab_size", 0):  # not every model has it
+        _check_vocabulary(settings.name, tokenizer, rows)
     model, loading = _load(
         AutoModelForCausalLM.from_pretrained,
         settings,
@@ -76,6 +82,8 @@ def load(settings: ModelSettings) -> Policy:
         dtype=dtype,
         use_safetensors=True,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are in `loading` then, and refused below
+        **where,
     )
     _check_weights(settings.name, loading, model, tokenizer)
     eos_ids = _eos_ids(settings.name, model, tokenizer)
@@ -169,6 +177,7 @@ def _load(
         KeyError,
         ImportError,
         RuntimeError,
+        AssertionError,  # torch's, of sizes in config.json that do not fit together
         StrictDataclassError,
         SafetensorError,
     ) as error:
@@ -217,12 +226,26 @@ def _check_weights(
             f"cannot load {name!r}: {len(missing)} weights are missing, such as {missing[0]}; "
             "they would start at random, so the model's files must be complete"
         )
-    rows = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
+    for key, stored, wanted in sorted(loading["mismatched_keys"]):
         raise ConfigError(
-            f"cannot load {name!r}: its tokenizer has {len(tokenizer)} tokens, its model only "
+            f"cannot load {name!r}: {key} is {_shape(stored)} in its weights and "
+            f"{_shape(wanted)} by its config.json; they belong to different models"
+        )
+    _check_vocabulary(name, tokenizer, model.get_input_embeddings().weight.shape[0])
+
+
+def _check_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+    # Not `len`: the ids of added tokens may have gaps before them.
+    needed = 1 + max(tokenizer.get_vocab().values())
+    if needed > rows:
+        raise ConfigError(
+            f"cannot load {name!r}: its tokenizer needs {needed} embeddings, its model has only "
             f"{rows}; they belong to different models"
         )
+
+
+def _shape(sizes: Sequence[int]) -> str:
+    return " × ".join(map(str, sizes))
 
 
 def _eos_ids(

@@ -19,6 +19,7 @@ from swarmnode.train.checkpoint import (
     Latest,
     Skipped,
     load_latest,
+    peek,
     restore_rng,
     rng_state,
     save,
@@ -71,6 +72,16 @@ def test_keeps_dtypes_scalars_and_views(tmp_path: Path) -> None:
 def test_no_folder_and_an_empty_folder_hold_no_checkpoint(tmp_path: Path) -> None:
     assert load_latest(tmp_path / "none") == Latest(None, ())
     assert load_latest(tmp_path) == Latest(None, ())
+
+
+def test_a_look_at_the_state_reads_the_newest_that_is_readable(tmp_path: Path) -> None:
+    assert peek(tmp_path / "none") is None
+    assert peek(tmp_path) is None
+    for number in (1, 2):
+        save(tmp_path, Checkpoint(number, {}, {}, {"number": number}), keep=2)
+    assert peek(tmp_path) == {"number": 2}
+    (tmp_path / "round-00000002" / "state.json").write_bytes(b'{"num')
+    assert peek(tmp_path) == {"number": 1}
 
 
 def test_retention_keeps_the_newest(tmp_path: Path) -> None:

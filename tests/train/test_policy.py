@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -172,7 +173,31 @@ def test_refuses_a_folder_without_tokenizer(folder):
 def test_refuses_a_tokenizer_of_a_larger_model(folder):
     small = GPT2LMHeadModel(GPT2Config(vocab_size=100, n_embd=8, n_layer=1, n_head=1))
     small.save_pretrained(folder)
-    assert "belong to different models" in refused(settings(folder))
+    message = refused(settings(folder))
+    assert "its tokenizer needs 372 embeddings, its model has only 100" in message
+
+
+@pytest.mark.parametrize("size", [300, 500])
+def test_refuses_a_vocabulary_that_is_not_that_of_the_weights(folder, size):
+    change_json(folder / "config.json", vocab_size=size)
+    message = refused(settings(folder))
+    assert "372" in message
+    assert str(size) in message
+    assert "different models" in message
+
+
+def test_refuses_a_token_far_behind_the_last_embedding(folder):
+    # Still 372 tokens, but one has the id 5000, so that 5001 rows are needed.
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary[max(vocabulary, key=vocabulary.get)] = 5000
+    change_json(folder / "tokenizer.json", model=tokenizer["model"])
+    assert "needs 5001 embeddings, its model has only 372" in refused(settings(folder))
+
+
+def test_refuses_sizes_of_a_model_that_do_not_fit_together(folder):
+    change_json(folder / "config.json", pad_token_id=9999)
+    assert "cannot load" in refused(settings(folder))
 
 
 def test_refuses_a_model_without_end_token(folder):
@@ -217,4 +242,29 @@ def test_refuses_a_name_that_the_hub_does_not_answer(name, tmp_path):
     )
     assert f"cannot load '{name}'" in done.stdout
     assert "use --model demo or a folder" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_a_hub_that_does_not_answer_is_one_line(tmp_path):
+    program = (
+        "from swarmnode.config import ModelSettings\n"
+        "from swarmnode.errors import SwarmNodeError\n"
+        "from swarmnode.train import policy\n"
+        "try:\n    policy.load(ModelSettings(name='nobody/nothing'))\n"
+        "except SwarmNodeError as error:\n    print(error)\n"
+    )
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ
+            | {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert f"cannot load 'nobody/nothing': the hub at {endpoint} did not answer" in done.stdout
     assert done.stderr == ""
