@@ -43,7 +43,8 @@ class RoundReport:
     completions admitted this round, by our scorer.
     `staleness_s`: mean age of the peers' groups trained on, by their authors' clocks.
     `kl`: mean of the sampler's log-probability less the trainer's, own tokens; `kl_external`: the
-    same per peer's completion. `waiting_for` says in words why the node is not learning, if so.
+    same per peer's completion. `foreign_peers`: of other swarms, that greeted this node since it
+    was started. `waiting_for` says in words why the node is not learning, if so.
     """
 
     round: int
