@@ -47,7 +47,8 @@ class RoundReport:
     groups trained on have announced since, mean. `effective_ratio`: effective sample size of peers'
     completions divided by their number. `foreign_share` multiplies their weight in the loss.
     `sharing_gain`: what peers' completions bring this node for each unit that its own bring, with
-    its standard error (`gain.py`). `waiting_for` says in words why the node is not learning, if so.
+    its standard error (`gain.py`). `foreign_peers`: of other swarms, that greeted this node since
+    it was started. `waiting_for` says in words why the node is not learning, if so.
     """
 
     round: int

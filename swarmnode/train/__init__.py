@@ -15,7 +15,7 @@
 - `measured.py`: what one pass over the samples adds up
 - `checkpoint.py`: atomic, hash-checked checkpoints on disk, and the state of every generator
 - `weights.py`: a model's tensors by name, and whether two sets are of one model
-- `policy.py`: loads model and tokenizer
+- `policy.py`: loads model and tokenizer; `hub.py`: whether the hub answers
 
 Sources: SAPO (arXiv 2509.08721), GRPO (arXiv 2402.03300), DAPO (arXiv 2503.14476).
 
