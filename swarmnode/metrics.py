@@ -5,6 +5,7 @@ Everything is set from the records that are also written to the run directory, s
 """
 
 import logging
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -106,6 +107,8 @@ class Metrics:
             name: Gauge(f"swarmnode_{name}", text, registry=self._registry)
             for name, text in _GAUGES.items()
         }
+        for name in ("sharing_gain", "sharing_gain_error"):
+            self._gauges[name].set(math.nan)  # 0 would say that peers give nothing
         self._counters = {
             name: Counter(f"swarmnode_{name}", text, registry=self._registry)
             for name, text in _COUNTERS.items()

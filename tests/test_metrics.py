@@ -1,5 +1,6 @@
 """What Prometheus sees, scraped over HTTP from the real endpoint."""
 
+import math
 import re
 import urllib.request
 from collections.abc import Iterator
@@ -217,3 +218,11 @@ def test_closing_frees_the_port_and_may_be_repeated() -> None:
 
 def test_records_without_listening() -> None:
     Metrics("127.0.0.1", -1).record(round_report())
+
+
+def test_what_peers_give_is_unknown_until_it_is_measured(metrics: Metrics) -> None:
+    url = metrics.open(swarm="demo", model="tiny", sharing="hybrid")
+    metrics.record(round_report(1, sharing_gain=None, sharing_gain_error=None))
+    assert math.isnan(scrape(url)["swarmnode_sharing_gain"])
+    metrics.record(round_report(2, sharing_gain=1.5, sharing_gain_error=0.5))
+    assert scrape(url)["swarmnode_sharing_gain"] == 1.5
