@@ -188,13 +188,24 @@ def filled_in(expression: str, instance: str) -> str:
 @pytest.mark.network
 @needs_prometheus
 def test_every_panel_shows_something(watched: Watched) -> None:
-    silent = []
-    for query in queries():
-        for instance in watched.nodes:
-            found = watched.server.ask(filled_in(query.expression, instance))
-            if not [sample for sample in found if sample["value"][1] != "NaN"]:
-                silent.append(f"{query} ({instance})")
-    assert not silent, "\n".join(silent)
+    silent = [(query, instance) for query in queries() for instance in watched.nodes]
+
+    def all_speak() -> bool:
+        """Those that have shown something are not asked again: rules and rates take their time."""
+        silent[:] = [
+            (query, instance)
+            for query, instance in silent
+            if all(
+                sample["value"][1] == "NaN"
+                for sample in watched.server.ask(filled_in(query.expression, instance))
+            )
+        ]
+        return not silent
+
+    deadline = time.monotonic() + GIVE_UP_S
+    while not all_speak() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert not silent, "\n".join(f"{query} ({instance})" for query, instance in silent)
 
 
 @pytest.mark.slow
