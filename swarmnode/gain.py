@@ -1,8 +1,8 @@
 """A node's own estimate of what its swarm gives it, from the last measured steps.
 
 The estimate is Σ peers / Σ own over the newest measured steps (`train/alignment.py`): how much
-progress on this node's own questions the peers' completions bring for each unit that its own
-bring. Its standard error is the jackknife's, over steps.
+progress on this node's own questions the peers' completions bring for each unit that its own seem
+to bring, at least. Its standard error is the jackknife's, over steps.
 """
 
 import math
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 # Steps in the estimate, and how many there must be before anything is said.
 WINDOW = 40
 LEAST = 8
+
+Pair = tuple[float, float]  # (own, peers) of one step
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class GainEstimate:
     """Keeps the newest `WINDOW` pairs (own, peers)."""
 
     def __init__(self) -> None:
-        self._pairs: deque[tuple[float, float]] = deque(maxlen=WINDOW)
+        self._pairs: deque[Pair] = deque(maxlen=WINDOW)
 
     def note(self, own: float, peers: float) -> None:
         """Takes in one measured step; what is not finite is left out."""
@@ -35,18 +37,8 @@ class GainEstimate:
             self._pairs.append((own, peers))
 
     def now(self) -> Gain | None:
-        """None before `LEAST` steps, and while own completions show no progress to compare with:
-        their sum is not at least two standard errors above zero."""
-        pairs = list(self._pairs)
-        if len(pairs) < LEAST:
-            return None
-        own = [pair[0] for pair in pairs]
-        if math.fsum(own) < 2 * _error(own) * len(own):
-            return None
-        without = [_ratio(pairs[:i] + pairs[i + 1 :]) for i in range(len(pairs))]
-        mean = math.fsum(without) / len(without)
-        variance = math.fsum((value - mean) ** 2 for value in without)
-        return Gain(_ratio(pairs), math.sqrt(variance * (len(pairs) - 1) / len(pairs)))
+        """The estimate, if there is one."""
+        return estimate(list(self._pairs))
 
     def state(self) -> list[list[float]]:
         """What `load_state` restores, JSON-able."""
@@ -58,13 +50,16 @@ class GainEstimate:
         self._pairs.extend((own, peers) for own, peers in state)
 
 
-def _ratio(pairs: Sequence[tuple[float, float]]) -> float:
+def estimate(pairs: Sequence[Pair]) -> Gain | None:
+    """From measured steps, each (own, peers). None below `LEAST` steps or without own progress."""
+    if len(pairs) < LEAST or math.fsum(pair[0] for pair in pairs) <= 0:
+        return None
+    without = [_ratio([*pairs[:i], *pairs[i + 1 :]]) for i in range(len(pairs))]
+    mean = math.fsum(without) / len(without)
+    variance = math.fsum((value - mean) ** 2 for value in without)
+    return Gain(_ratio(pairs), math.sqrt(variance * (len(pairs) - 1) / len(pairs)))
+
+
+def _ratio(pairs: Sequence[Pair]) -> float:
     own = math.fsum(pair[0] for pair in pairs)
     return math.fsum(pair[1] for pair in pairs) / own if own else math.inf
-
-
-def _error(values: Sequence[float]) -> float:
-    """The standard error of the mean."""
-    mean = math.fsum(values) / len(values)
-    variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    return math.sqrt(variance / len(values))

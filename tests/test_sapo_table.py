@@ -201,7 +201,7 @@ def row(number: int, right: list[float], tokens: list[int]) -> dict[str, Any]:
         "external_age_rounds": [None, float(number)],
         "kl_external": [None, None],
         "effective_ratio": [0.5, None],
-        "alignment": [[1.0, 3.0], None] if number == 1 else [None, [3.0, -1.0]],
+        "own_and_peers_progress": [[1.0, 3.0], None] if number == 1 else [None, [3.0, -1.0]],
     }
     own = {"right": right, "completions": [4, 4], "tokens_generated": tokens}
     return {"round": number, **own, **counts, **known}
@@ -230,8 +230,10 @@ def test_cumulative_reward_is_the_sum_of_rounds_and_the_mean_of_nodes() -> None:
     assert found["foreign_share"] == 0.75
     assert found["external_age_rounds"] == 2.0  # 1, 2 and 3
     assert found["kl_external"] is None  # never measured
-    # Three measurements: own 1 + 3 + 3, peers 3 − 1 − 1.
-    assert found["peers_give"] == pytest.approx(1 / 7)
+    assert found["peers_give"] is None  # three measurements are too few
+    many = [row(1, [1, 0], [10, 10])] * 4 + [row(2, [1, 0], [10, 10])] * 4
+    # Eight: own 4 × 1 + 4 × 3 = 16, peers 4 × 3 − 4 × 1 = 8.
+    assert measures.peers_give(many) == pytest.approx(0.5)
 
 
 def test_reward_at_equal_generation_counts_the_last_round_in_part() -> None:

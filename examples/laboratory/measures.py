@@ -29,6 +29,8 @@ from itertools import pairwise
 from statistics import fmean, stdev
 from typing import Any
 
+from swarmnode.gain import estimate
+
 Row = Mapping[str, Any]
 
 BLOCK_ROUNDS = 10
@@ -68,11 +70,12 @@ def run_measures(
 
 
 def peers_give(rounds: Sequence[Row]) -> float | None:
-    """What the nodes measured of their peers' part of a step (`swarmnode.gain`), over the whole run
-    and all nodes: Σ peers / Σ own. None: never measured, or no own progress to compare with."""
-    pairs = [pair for row in rounds for pair in row["alignment"] if pair is not None]
-    own = math.fsum(pair[0] for pair in pairs)
-    return math.fsum(pair[1] for pair in pairs) / own if own > 0 else None
+    """What the nodes measured of their peers' part of a step, as `swarmnode.gain` estimates it,
+    over the whole run and all nodes. None: too little was measured to say."""
+    measured = (row.get("own_and_peers_progress", ()) for row in rounds)
+    pairs = [(own, peers) for nodes in measured for own, peers in filter(None, nodes)]
+    found = estimate(pairs)
+    return found.ratio if found else None
 
 
 def own_rewards(rounds: Sequence[Row]) -> list[list[float]]:

@@ -347,7 +347,7 @@ def _row(round: int, own: Sequence[Sequence[Group]], learnt: Sequence[Learnt]) -
         "kl_external": [one.step.kl_external for one in learnt],
         "effective_ratio": [one.step.effective_ratio for one in learnt],
         "foreign_share": [one.foreign_share for one in learnt],
-        "alignment": [
+        "own_and_peers_progress": [
             None if one.alignment is None else [one.alignment.own, one.alignment.peers]
             for one in learnt
         ],

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from swarmnode.config import HybridSettings, TrainSettings
 from swarmnode.errors import SwarmNodeError
 from swarmnode.train.advantage import without_outliers
-from swarmnode.train.alignment import Alignment, parts_of
+from swarmnode.train.alignment import Alignment
 from swarmnode.train.batch import MicroBatch, Sample, pack, split
 from swarmnode.train.entropy import entropy_loss
 from swarmnode.train.logprob import Shortcuts, TokenStatistics, completion_logps, measure
@@ -134,27 +134,23 @@ class Trainer:
     def alignment(self, samples: Sequence[Sample], foreign_share: float = 1.0) -> Alignment | None:
         """What the peers' part of a step on `samples` would do for the own part (`alignment.py`).
 
-        Takes no step. Costs one more pass over the samples and three copies of the gradient. None:
-        too few own groups, no peers' samples, no memory for it, or not a finite number.
+        Takes no step. Costs one more pass over the samples and two copies of the gradient. None:
+        no own or no peers' samples, no memory for it, or not a finite number.
         """
-        self._model.eval()
-        parts = parts_of(samples)
-        if parts is None:
+        own = [sample for sample in samples if not sample.external]
+        peers = [sample for sample in samples if sample.external]
+        if not own or not peers:
             return None
+        self._model.eval()
         size = step_size(samples, foreign_share)
         try:
-            first, second, peers = (
-                self._gradient_of(part, size) for part in (parts.first, parts.second, parts.peers)
-            )
+            mine, theirs = self._gradient_of(own, size), self._gradient_of(peers, size)
         except torch.OutOfMemoryError:
             return None
         finally:
             self._optimizer.clear_gradients()
-        one, other = parts.shares
-        own = _product(first, second) / (one * other)
-        external = _product(first, peers) + _product(second, peers)
-        finite = math.isfinite(own) and math.isfinite(external)
-        return Alignment(own, external) if finite else None
+        found = Alignment(_product(mine, mine), _product(mine, theirs))
+        return found if math.isfinite(found.own) and math.isfinite(found.peers) else None
 
     def state(self) -> TrainerState:
         """Everything `load_state` needs to continue bit for bit."""

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from swarmnode.config import TrainSettings
-from swarmnode.train.alignment import parts_of
 from swarmnode.train.batch import Sample
 from swarmnode.train.trainer import Trainer
 
@@ -28,19 +27,18 @@ def trainer(model: nn.Module) -> Trainer:
     return Trainer(model, TrainSettings(lr=1e-3), pad_token_id=0)
 
 
-def test_halves_share_no_question() -> None:
-    parts = parts_of([*OWN, *ALIKE])
-    assert parts is not None
-    assert {s.prompt_ids for s in parts.first} == {(3, 4, 5)}
-    assert {s.prompt_ids for s in parts.second} == {(3, 4, 6)}
-    assert parts.peers == ALIKE
-    assert parts.shares == (0.5, 0.5)
+def test_nothing_to_compare(tiny: Tiny) -> None:
+    found = trainer(tiny("llama-tied"))
+    assert found.alignment(OWN) is None
+    assert found.alignment(ALIKE) is None
+    assert found.alignment([]) is None
 
 
-def test_nothing_to_compare() -> None:
-    assert parts_of(OWN) is None
-    assert parts_of([*OWN[:2], *ALIKE]) is None
-    assert parts_of(ALIKE) is None
+def test_peers_that_say_the_same_bring_as_much(tiny: Tiny) -> None:
+    same = [dataclasses.replace(s, external=True) for s in OWN]
+    found = trainer(tiny("llama-tied")).alignment([*OWN, *same])
+    assert found is not None
+    assert found.peers == pytest.approx(found.own, rel=1e-5)
 
 
 @pytest.mark.parametrize("stepped", [False, True])
@@ -55,7 +53,6 @@ def test_sign_tells_help_from_harm_and_nothing_is_changed(tiny: Tiny, stepped: b
     assert helps.own > 0
     assert helps.peers > 0 > harms.peers
     torch.testing.assert_close(dict(found.state().model), before, rtol=0, atol=0)
-    assert found.alignment(OWN) is None
 
 
 def test_a_share_of_peers_counts_as_such(tiny: Tiny) -> None:
