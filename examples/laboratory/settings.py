@@ -139,6 +139,7 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
             Arm("hybrid 6/2", "hybrid", 6, 2),
             Arm("hybrid 4/4", "hybrid", 4, 4),
             Arm("hybrid 2/6", "hybrid", 2, 6),
+            Arm("hybrid 2/6, all tasks", "hybrid", 2, 6, hybrid={"own_tasks_only": False}),
             Arm("alone 2", "off", 2),
             Arm("alone 2, held to 8", "off", 2, fill=8, hold=True),
             Arm("alone, filled to 8", "off", 8, fill=8, most=16),
@@ -163,6 +164,8 @@ ABLATIONS: Mapping[str, Arm] = MappingProxyType(
             _without("no own questions for missing groups", fill=0.0),
             _without("own questions up to 2 J", fill=2.0),
             _without("no rescue", rescue_below=0.0),
+            _without("rescue at any own rate", rescue_below=1.0),
+            _without("priority: balance", priority="balance", stretch=1.0),
             _without("priority: headroom", priority="headroom", stretch=1.0),
             _without("kept for two rounds", _KEPT),
             _without("used twice", _KEPT, max_uses=2),
@@ -175,6 +178,7 @@ ABLATIONS: Mapping[str, Arm] = MappingProxyType(
             _without("advantages: mean and std", advantage="mean_std"),
             _without("advantages: MaxRL", advantage="maxrl"),
             _without("scaled by likelihood (HACPO)", scaling=True),
+            _without("masked beyond 1 nat per token", max_gap=1.0),
             _without("shaped (LUFFY)", shaping=0.1),
             _without("separate normalisers", normaliser="separate"),
             _without(
@@ -192,10 +196,11 @@ ABLATIONS: Mapping[str, Arm] = MappingProxyType(
 )
 
 # Which arms of a regime are in the table; `--arms` asks for others.
+_ALL_TASKS = "hybrid 2/6, all tasks"
 _SHORT = (BASELINE, "sapo 2/6", "hybrid 2/6")
 TABLE: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "sparse": tuple(ARMS),
+        "sparse": tuple(name for name in ARMS if name != _ALL_TASKS),
         "dense": _SHORT,
         "one_task": _SHORT,
         "noisy": _SHORT,
@@ -205,6 +210,7 @@ TABLE: Mapping[str, tuple[str, ...]] = MappingProxyType(
 EXTENDED: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "dense": ("sapo 4/4", "hybrid 4/4"),
+        "one_task": (_ALL_TASKS,),
         "mixed": _SHORT,
         "stale": ("sapo 2/6", "hybrid 2/6"),  # alone it is the sparse regime
     }
