@@ -94,6 +94,11 @@ def _first(error: BaseException) -> BaseException:
 
 
 async def _cancel_on_sigterm(scope: anyio.CancelScope) -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM) as signals:
-        async for _ in signals:
-            scope.cancel()
+    try:
+        with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+            async for _ in signals:
+                scope.cancel()
+    finally:
+        # A dying node's threads can each cause one: a later one must not end the process before
+        # it has removed its folder.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
