@@ -31,7 +31,6 @@ from swarmnode.swarm.guard import Guard
 # The least chance of a group to be drawn, relative to the greatest: none is shut out for good.
 _LEAST_PRIORITY = 0.02
 
-
 Lag = Callable[[Group], int]
 
 

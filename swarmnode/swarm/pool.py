@@ -20,7 +20,8 @@ class Pool:
         self._max_age_s = max_age_s
         self._max_wait_rounds = max_wait_rounds
         self._max_uses = max_uses
-        self._uses: Counter[int] = Counter()
+        # By rollout: an object that was dropped may share its place in memory with another.
+        self._uses: Counter[tuple[bytes, bytes]] = Counter()
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -44,8 +45,8 @@ class Pool:
 
     def take(self, chosen: Sequence[Group]) -> None:
         """Counts a use of the chosen groups; those used up leave."""
-        self._uses.update(id(group) for group in chosen)
-        gone = {id(group) for group in chosen if self._uses[id(group)] >= self._max_uses}
+        self._uses.update(map(_rollout, chosen))
+        gone = {id(group) for group in chosen if self._uses[_rollout(group)] >= self._max_uses}
         self._replace([group for group in self._groups if id(group) not in gone])
 
     def mean_age_s(self, now: float) -> float:
@@ -62,5 +63,10 @@ class Pool:
     def _replace(self, groups: Sequence[Group]) -> None:
         self._groups.clear()
         self._groups.extend(groups)
-        kept = {id(group) for group in groups}
+        kept = set(map(_rollout, groups))
         self._uses = Counter({key: n for key, n in self._uses.items() if key in kept})
+
+
+def _rollout(group: Group) -> tuple[bytes, bytes]:
+    assert group.origin is not None  # `add` saw to it
+    return group.origin.author, group.origin.rollout_id

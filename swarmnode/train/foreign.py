@@ -41,18 +41,15 @@ def foreign_advantages(
     mean = statistics.fmean(rewards)
     baseline = mean if own_rate is None or not settings.own_baseline else min(mean, own_rate)
     scale = _scale(rewards, mean, settings.advantage)
-    values = [(reward - baseline + settings.margin) / scale for reward in rewards]
-    if settings.negatives == "drop":
-        values = [
-            value if reward >= mean and reward > 0 else 0.0
-            for value, reward in zip(values, rewards, strict=True)
-        ]
-    else:
-        values = [
-            value if reward >= mean and reward > 0 else min(0.0, value)
-            for value, reward in zip(values, rewards, strict=True)
-        ]
-    return tuple(values)
+
+    def value(reward: float) -> float:
+        distance = (reward - baseline + settings.margin) / scale
+        if reward >= mean and reward > 0:
+            return distance
+        # However low the baseline, what is wrong is never pushed up.
+        return 0.0 if settings.negatives == "drop" else min(0.0, distance)
+
+    return tuple(value(reward) for reward in rewards)
 
 
 def foreign_terms(tokens: Tokens, settings: HybridSettings) -> Terms:

@@ -66,6 +66,15 @@ def test_a_group_may_be_used_as_often_as_allowed_and_then_is_gone() -> None:
     assert authors(pool) == [7]
 
 
+def test_uses_belong_to_a_rollout_and_not_to_an_object() -> None:
+    pool = Pool(10, max_age_s=600.0, max_wait_rounds=5, max_uses=2)
+    pool.add(peer_group([1, 0], author=1))
+    pool.take([peer_group([1, 0], author=1)])  # equal, another object
+    assert authors(pool) == [1]
+    pool.take(pool.groups())
+    assert authors(pool) == []
+
+
 def test_a_taken_group_is_gone() -> None:
     pool = pool_of(*(peer_group([1, 0], author=number) for number in range(3)))
     pool.take(pool.groups()[1:2])
