@@ -38,6 +38,7 @@ LAYERS = {
     "swarmnode.report": Layer(),
     "swarmnode.gain": Layer(),
     "swarmnode.breadth": Layer("swarmnode.rollout"),
+    "swarmnode.stopping": Layer(""),
     "swarmnode.terminal": Layer("", "rich"),
     "swarmnode.config": Layer("protocol swarmnode.errors", "msgspec"),
     "swarmnode.manifest": Layer("protocol swarmnode.errors", "msgspec"),
@@ -69,6 +70,7 @@ LAYERS = {
     ),
     "swarmnode.assembly": Layer("swarmnode protocol", "torch"),
     "swarmnode.reporting": Layer("swarmnode protocol"),
+    "swarmnode.resuming": Layer("swarmnode"),
     "swarmnode.node": Layer("swarmnode protocol", "torch"),
     # The commands: quick to import, so that wrong use is told at once.
     "swarmnode.cli": Layer("swarmnode.errors", "typer rich", "swarmnode protocol"),

@@ -17,6 +17,7 @@ from swarmnode.node import Node
 from swarmnode.report import RoundReport
 from swarmnode.run_directory import RunDirectory, read_rows
 from swarmnode.swarm.memory import Hub, MemoryTransport
+from swarmnode.train import checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -118,8 +119,9 @@ def test_a_question_gets_more_answers_where_learning_stalls(tmp_path: Path) -> N
         # Means over 32 completions are multiples of 1/32 and seldom of 1/8.
         assert (report.own_reward * rewards) % 1 == 0
         assert report.totals.published == 4  # sixteen answers travel as two rollouts
-        state = one._state()["breadth"]
-    assert state["completions"] == 16
+    saved = checkpoint.load_latest(tmp_path / "a" / "checkpoints").checkpoint
+    assert saved is not None
+    assert saved.state["breadth"]["completions"] == 16
 
 
 def test_sharing_off_neither_publishes_nor_fetches(tmp_path: Path) -> None:

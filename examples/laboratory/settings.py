@@ -88,6 +88,7 @@ class Arm:
     train: Mapping[str, Any] = field(default_factory=dict)
     sharing: Mapping[str, Any] = field(default_factory=dict)
     hybrid: Mapping[str, Any] = field(default_factory=dict)
+    most_completions: int = 0  # G may grow to as many (`breadth.py`); 0: it stays
 
     @property
     def slug(self) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 
 from protocol.messages import Item, Rollout
 from protocol.names import question_seed
+from swarmnode.breadth import Breadth
 from swarmnode.config import HybridSettings
 from swarmnode.rollout import Completion, Group, Origin, Question
 from swarmnode.samples import samples_of
@@ -120,9 +121,17 @@ class SimulatedSwarm:
             asked = [node.ask(groups, round) for node, groups in zip(self.nodes, own, strict=True)]
             if not any(asked):
                 return [node.fresh(groups) for node, groups in zip(self.nodes, own, strict=True)]
-            answers = self._generator.generate(asked, self._run.regime.completions)
-            for node, groups, questions, given in zip(self.nodes, own, asked, answers, strict=True):
-                groups += map(node.group, questions, given)
+            for breadth in sorted({node.completions for node in self.nodes}):
+                # One call for the nodes of one G; the others ask nothing in it.
+                of_breadth = [
+                    questions if node.completions == breadth else []
+                    for node, questions in zip(self.nodes, asked, strict=True)
+                ]
+                answers = self._generator.generate(of_breadth, breadth)
+                for node, groups, questions, given in zip(
+                    self.nodes, own, of_breadth, answers, strict=True
+                ):
+                    groups += map(node.group, questions, given)
 
     def accuracy(self, numbers: Collection[int]) -> list[dict[str, float]]:
         """Greedy accuracy on the held-out questions, by task, of the nodes of these numbers."""
@@ -152,6 +161,7 @@ class SimulatedNode:
         small = number >= run.regime.nodes - run.regime.small
         assert not small or world.small is not None
         self.model = copy.deepcopy(world.small if small else world.model)
+        self._breadth = Breadth(run.regime.completions, run.arm.most_completions)
         self._noisy = number >= run.regime.nodes - run.regime.noisy
         self._eos_id = int(world.tokenizer.eos_token_id)
         identity = hashlib.sha256(f"laboratory {run.seed} {number}".encode()).digest()
@@ -176,6 +186,11 @@ class SimulatedNode:
             self.model, self._train, pad_id, run.regime.temperature, self._hybrid
         )
 
+    @property
+    def completions(self) -> int:
+        """G of its next questions."""
+        return self._breadth.completions
+
     def ask(self, groups: Sequence[Group], round: int) -> list[Question]:
         """The questions to answer next in a round that made these groups so far; none: enough."""
         arm = self._run.arm
@@ -192,6 +207,7 @@ class SimulatedNode:
         own = list(groups[: len(groups) - len(self._paired)])
         self._second = list(groups[len(own) :])
         self._mixing.note_own(own)
+        self._breadth.note(own)
         return own
 
     def group(self, question: Question, completions: Sequence[Completion]) -> Group:

@@ -1,0 +1,125 @@
+"""Where a node stands, written into checkpoints and read back: a resumed run goes on as if it had
+never stopped, as far as the network lets it."""
+
+import base64
+import copy
+import logging
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from swarmnode.assembly import Parts
+from swarmnode.config import RunSettings
+from swarmnode.errors import SwarmNodeError
+from swarmnode.report import Totals
+from swarmnode.run_directory import RunDirectory
+from swarmnode.train import checkpoint
+from swarmnode.train.trainer import TrainerState
+
+log = logging.getLogger(__name__)
+
+# A checkpoint is due when its last duration is this share of the time since: 5 % of the run.
+_CHECKPOINT_SHARE = 0.05
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a node counts itself; its parts remember the rest."""
+
+    round: int = 0
+    next_number: int = 0  # of the next question this node draws
+    evaluated_round: int = -1
+    totals: Totals = field(default_factory=Totals)
+
+
+class Checkpoints:
+    """Decides when a checkpoint is due; saves and restores `progress` and the parts."""
+
+    def __init__(self, settings: RunSettings, directory: RunDirectory) -> None:
+        self._settings = settings
+        self._directory = directory
+        self._saved_round = 0
+        self._saved_at = time.monotonic()
+        self._save_s = 0.0
+
+    def is_due(self, round: int) -> bool:
+        """Whether to save now, at the end of `round`."""
+        every = self._settings.checkpoint_every
+        if every:
+            return round % every == 0
+        return (time.monotonic() - self._saved_at) * _CHECKPOINT_SHARE >= self._save_s
+
+    def save(self, progress: Progress, parts: Parts) -> None:
+        """Makes the end of this round durable, unless it is. Raises `SwarmNodeError` when the disk
+        refuses; earlier checkpoints stay."""
+        if progress.round == self._saved_round:
+            return
+        started = time.monotonic()
+        trainer = parts.trainer.state()
+        checkpoint.save(
+            self._directory.checkpoints,
+            checkpoint.Checkpoint(
+                progress.round, trainer.model, trainer.optimizer, _state(progress, parts)
+            ),
+            self._settings.keep_checkpoints,
+        )
+        self._saved_round = progress.round
+        self._saved_at = time.monotonic()
+        self._save_s = self._saved_at - started
+
+    def resume(self, parts: Parts) -> Progress:
+        """From the newest checkpoint, whose state the parts take over; from the start, if there is
+        none. Rows of later rounds are removed. Raises `SwarmNodeError` when every one is damaged.
+        """
+        latest = checkpoint.load_latest(self._directory.checkpoints)
+        for skipped in latest.skipped:
+            log.warning("checkpoint skipped name=%s reason=%s", skipped.name, skipped.reason)
+        found = latest.checkpoint
+        if found is None:
+            if latest.skipped:
+                raise SwarmNodeError(
+                    f"every checkpoint in {self._directory.checkpoints} is damaged: restore one, "
+                    "or start afresh with another --run"
+                )
+            self._directory.keep_rows_up_to(-1)
+            return Progress()
+        progress = _restored(found, parts)
+        self._saved_round = found.round
+        self._directory.keep_rows_up_to(found.round)
+        parts.metrics.resume(copy.deepcopy(progress.totals))
+        log.info("resumed round=%d run=%s", found.round, self._directory.path)
+        return progress
+
+
+def _state(progress: Progress, parts: Parts) -> dict[str, Any]:
+    return {
+        "swarm_id": parts.swarm_id.hex(),
+        "policy_version": parts.trainer.policy_version,
+        "next_number": progress.next_number,
+        "evaluated_round": progress.evaluated_round,
+        "totals": asdict(progress.totals),
+        "exchange": parts.exchange.state(),
+        **{name: part.state() for name, part in _remembering(parts).items()},
+        "generator": base64.b64encode(parts.generator.state()).decode(),
+        "rng": checkpoint.rng_state({"node": parts.rng}, {}),
+    }
+
+
+def _restored(found: checkpoint.Checkpoint, parts: Parts) -> Progress:
+    state = found.state
+    parts.trainer.load_state(TrainerState(found.model, found.optimizer, state["policy_version"]))
+    parts.generator.restore(base64.b64decode(state["generator"]))
+    parts.generator.update(parts.trainer.policy_version)
+    checkpoint.restore_rng(state["rng"], {"node": parts.rng}, {})
+    parts.exchange.load_state(state["exchange"])
+    for name, part in _remembering(parts).items():
+        if name in state:  # a checkpoint of before a part was added lacks it
+            part.load_state(state[name])
+    return Progress(
+        found.round, state["next_number"], state["evaluated_round"], Totals(**state["totals"])
+    )
+
+
+def _remembering(parts: Parts) -> dict[str, Any]:
+    """The parts that decide by what they saw, by their name in a checkpoint."""
+    return {"mixing": parts.mixing, "gain": parts.gain, "breadth": parts.breadth}
