@@ -88,7 +88,7 @@ class SharingSettings(Section, frozen=True):
     max_age_s: PositiveFloat = 3600.0
     max_wait_rounds: NonNegative = 5  # own rounds a pooled group may wait before it is dropped
     keep_announcements: Positive = 2  # newest announcements of one peer that are fetched from
-    gain_every: NonNegative = 10  # rounds between measurements of what peers give; 0: never
+    gain_every: NonNegative = 1  # rounds between measurements of what peers give; 0: never
 
 
 class HybridSettings(Section, frozen=True):

@@ -1,8 +1,9 @@
 """A node's own estimate of what its swarm gives it, from the last measured steps.
 
 The estimate is Σ peers / Σ own over the newest measured steps (`train/alignment.py`): how much
-progress on this node's own questions the peers' completions bring for each unit that its own seem
-to bring, at least. Its standard error is the jackknife's, over steps.
+progress on this node's own questions the peers' completions bring for each unit that its own
+bring. Its standard error is the jackknife's over blocks of steps, since neighbours are measured
+against nearly the same direction.
 """
 
 import math
@@ -11,8 +12,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 # Steps in the estimate, and how many there must be before anything is said.
-WINDOW = 40
-LEAST = 8
+WINDOW = 200
+LEAST = 20
+BLOCKS = 10
 
 Pair = tuple[float, float]  # (own, peers) of one step
 
@@ -54,10 +56,11 @@ def estimate(pairs: Sequence[Pair]) -> Gain | None:
     """From measured steps, each (own, peers). None below `LEAST` steps or without own progress."""
     if len(pairs) < LEAST or math.fsum(pair[0] for pair in pairs) <= 0:
         return None
-    without = [_ratio([*pairs[:i], *pairs[i + 1 :]]) for i in range(len(pairs))]
-    mean = math.fsum(without) / len(without)
+    ends = [len(pairs) * i // BLOCKS for i in range(BLOCKS + 1)]
+    without = [_ratio([*pairs[: ends[i]], *pairs[ends[i + 1] :]]) for i in range(BLOCKS)]
+    mean = math.fsum(without) / BLOCKS
     variance = math.fsum((value - mean) ** 2 for value in without)
-    return Gain(_ratio(pairs), math.sqrt(variance * (len(pairs) - 1) / len(pairs)))
+    return Gain(_ratio(pairs), math.sqrt(variance * (BLOCKS - 1) / BLOCKS))
 
 
 def _ratio(pairs: Sequence[Pair]) -> float:

@@ -257,11 +257,10 @@ class Node:
         )
         share = parts.mixing.foreign_share
         every = self._settings.sharing.gain_every
-        if every and self._progress.round % every == 0:
-            alignment = parts.trainer.alignment(samples, share)
-            if alignment is not None:
-                parts.gain.note(alignment.own, alignment.peers)
-        step = parts.trainer.step(samples, share)
+        is_measured = every > 0 and self._progress.round % every == 0
+        step = parts.trainer.step(samples, share, is_measured=is_measured)
+        if step.alignment is not None:
+            parts.gain.note(step.alignment.own, step.alignment.peers)
         parts.generator.update(parts.trainer.policy_version)
         totals = self._progress.totals
         totals.tokens_trained_own += step.tokens_own

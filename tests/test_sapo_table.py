@@ -231,8 +231,8 @@ def test_cumulative_reward_is_the_sum_of_rounds_and_the_mean_of_nodes() -> None:
     assert found["external_age_rounds"] == 2.0  # 1, 2 and 3
     assert found["kl_external"] is None  # never measured
     assert found["peers_give"] is None  # three measurements are too few
-    many = [row(1, [1, 0], [10, 10])] * 4 + [row(2, [1, 0], [10, 10])] * 4
-    # Eight: own 4 × 1 + 4 × 3 = 16, peers 4 × 3 − 4 × 1 = 8.
+    many = [row(1, [1, 0], [10, 10]), row(2, [1, 0], [10, 10])] * 10
+    # Twenty: own 10 × 1 + 10 × 3 = 40, peers 10 × 3 − 10 × 1 = 20.
     assert measures.peers_give(many) == pytest.approx(0.5)
 
 

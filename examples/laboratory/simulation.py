@@ -15,7 +15,7 @@ import copy
 import hashlib
 import random
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 from protocol.messages import Item, Rollout
@@ -29,7 +29,6 @@ from swarmnode.swarm.admission import Offer
 from swarmnode.swarm.conversion import Arrival, rollouts_of
 from swarmnode.swarm.mixing import Mixing
 from swarmnode.swarm.pool import Pool
-from swarmnode.train.alignment import Alignment
 from swarmnode.train.foreign import foreign_advantages
 from swarmnode.train.trainer import StepReport, Trainer
 
@@ -62,7 +61,6 @@ class Learnt:
     external: Sequence[Group]  # trained on
     own: Sequence[Group]  # trained on: with signal
     step: StepReport
-    alignment: Alignment | None
     foreign_share: float
 
 
@@ -267,11 +265,9 @@ class SimulatedNode:
             foreign_advantages=self._foreign_advantages if self._hybrid else None,
         )
         share = self._mixing.foreign_share
-        alignment = None
-        if round % self._sharing.gain_every == 0:
-            alignment = self._trainer.alignment(samples, share)
-        step = self._trainer.step(samples, share)
-        return Learnt(self._received, external, trained, step, alignment, share)
+        every = self._sharing.gain_every
+        step = self._trainer.step(samples, share, is_measured=every > 0 and round % every == 0)
+        return Learnt(self._received, external, trained, step, share)
 
     def _lag(self, round: int) -> Callable[[Group], int]:
         """The rounds since a group was answered: every node takes one step a round."""
@@ -364,8 +360,7 @@ def _row(round: int, own: Sequence[Sequence[Group]], learnt: Sequence[Learnt]) -
         "effective_ratio": [one.step.effective_ratio for one in learnt],
         "foreign_share": [one.foreign_share for one in learnt],
         "own_and_peers_progress": [
-            None if one.alignment is None else [one.alignment.own, one.alignment.peers]
-            for one in learnt
+            None if one.step.alignment is None else astuple(one.step.alignment) for one in learnt
         ],
     }
 

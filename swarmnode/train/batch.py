@@ -81,7 +81,7 @@ def split(lengths: Sequence[int], budget_tokens: int) -> list[tuple[int, ...]]:
 
 def pack(
     samples: Sequence[Sample],
-    indices: tuple[int, ...],
+    indices: Sequence[int],
     pad_token_id: int,
     device: torch.device,
 ) -> MicroBatch:
@@ -102,7 +102,7 @@ def pack(
     counts = tuple(len(s.completion_ids) for s in chosen)
     rows = torch.repeat_interleave(torch.arange(len(chosen)), torch.tensor(counts))
     return MicroBatch(
-        sample_indices=indices,
+        sample_indices=tuple(indices),
         completion_lengths=counts,
         input_ids=input_ids.to(device),
         attention_mask=attention_mask.to(device),

@@ -61,13 +61,17 @@ class MasterAdamW:
         for tensor in (*self._model.values(), *self._master.values()):
             tensor.grad = None
 
-    def gradients(self) -> dict[str, Tensor]:
-        """Copies of the gradients collected so far, by parameter; absent where there is none."""
-        return {
-            name: master.grad.clone()
-            for name, master in self._master.items()
-            if master.grad is not None
-        }
+    def sampled_gradient(self, coordinates: int) -> Tensor:
+        """About so many coordinates at most, evenly spread, of the gradient collected so far, in
+        one float32 vector (C,); 0 where there is none. Always the same ones."""
+        masters = self._master.values()
+        stride = max(1, math.ceil(sum(master.numel() for master in masters) / coordinates))
+        return torch.cat([
+            torch.zeros_like(master.detach().flatten()[::stride], dtype=torch.float32)
+            if master.grad is None
+            else master.grad.flatten()[::stride].float()
+            for master in masters
+        ])  # fmt: skip
 
     def step(self) -> float | None:
         """Clips, updates the model and returns the gradient's norm before clipping.

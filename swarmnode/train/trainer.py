@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from swarmnode.config import HybridSettings, TrainSettings
 from swarmnode.errors import SwarmNodeError
 from swarmnode.train.advantage import without_outliers
-from swarmnode.train.alignment import Alignment
+from swarmnode.train.alignment import COORDINATES, Alignment, OwnDirection
 from swarmnode.train.batch import MicroBatch, Sample, pack, split
 from swarmnode.train.entropy import entropy_loss
 from swarmnode.train.logprob import Shortcuts, TokenStatistics, completion_logps, measure
@@ -31,8 +31,10 @@ from swarmnode.train.optimizer import MasterAdamW
 from swarmnode.train.reference import Reference
 from swarmnode.train.weights import persistent_tensors, require_alike
 
-# In a checkpoint beside the optimiser's tensors; only where the entropy corridor is on.
+# In a checkpoint beside the optimiser's tensors: only where the entropy corridor is on, and where
+# steps are measured.
 ENTROPY_HISTORY = "entropy_history"
+OWN_DIRECTION = "own_direction"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class StepReport:
     # Effective sample size of peers' completions divided by their number, (Σw)² / (n Σw²), with w
     # our probability over the sampler's per token (geometric mean): 1, all alike as likely here.
     effective_ratio: float | None = None
+    # What the own and the peers' part of the step do for this node; where it was asked for.
+    alignment: Alignment | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +107,15 @@ class Trainer:
         self._reference = Reference(model, temperature) if settings.kl_weight > 0 else None
         # Mean entropies of own tokens, newest last; empty unless the corridor is on.
         self._entropy_history: deque[float] = deque(maxlen=settings.entropy_window)
+        self._own_direction = OwnDirection()
 
-    def step(self, samples: Sequence[Sample], foreign_share: float = 1.0) -> StepReport:
+    def step(
+        self, samples: Sequence[Sample], foreign_share: float = 1.0, *, is_measured: bool = False
+    ) -> StepReport:
         """Trains once on `samples` and reports; leaves the model in evaluation mode.
 
-        `foreign_share` multiplies the weight of peers' part of the loss.
+        `foreign_share` multiplies the weight of peers' part of the loss. A measured step computes
+        the own part first, to tell the two apart (`alignment.py`); that changes its rounding only.
 
         No samples: nothing is done. A loss or gradient that is not finite: that optimiser step
         and the following epochs are not taken, weights and moments stay as they were. Out of
@@ -119,8 +127,11 @@ class Trainer:
         size = step_size(samples, foreign_share)
         anchors: dict[int, _Anchor] = {}  # by sample
         passes: list[_Pass] = []
+        parts: list[Tensor] | None = [] if is_measured else None
         for _ in range(self._settings.epochs if samples else 0):
-            sums = self._accumulate_within_memory(samples, anchors, size, first=not passes)
+            sums = self._accumulate_within_memory(
+                samples, anchors, size, parts if not passes else None, first=not passes
+            )
             grad_norm = self._optimizer.step() if math.isfinite(sums.loss) else None
             passes.append(_Pass(sums, grad_norm))
             if grad_norm is None:
@@ -129,28 +140,10 @@ class Trainer:
             self.policy_version += 1
         report = _report(samples, passes, outliers, has_reference=self._reference is not None)
         self._remember_entropy(report, passes)
+        if parts:
+            own, whole = parts
+            report = replace(report, alignment=self._own_direction.compare(own, whole - own))
         return report
-
-    def alignment(self, samples: Sequence[Sample], foreign_share: float = 1.0) -> Alignment | None:
-        """What the peers' part of a step on `samples` would do for the own part (`alignment.py`).
-
-        Takes no step. Costs one more pass over the samples and two copies of the gradient. None:
-        no own or no peers' samples, no memory for it, or not a finite number.
-        """
-        own = [sample for sample in samples if not sample.external]
-        peers = [sample for sample in samples if sample.external]
-        if not own or not peers:
-            return None
-        self._model.eval()
-        size = step_size(samples, foreign_share)
-        try:
-            mine, theirs = self._gradient_of(own, size), self._gradient_of(peers, size)
-        except torch.OutOfMemoryError:
-            return None
-        finally:
-            self._optimizer.clear_gradients()
-        found = Alignment(_product(mine, mine), _product(mine, theirs))
-        return found if math.isfinite(found.own) and math.isfinite(found.peers) else None
 
     def state(self) -> TrainerState:
         """Everything `load_state` needs to continue bit for bit."""
@@ -158,6 +151,8 @@ class Trainer:
         if self._entropy_history:
             history = torch.tensor(list(self._entropy_history), dtype=torch.float64)
             optimizer[ENTROPY_HISTORY] = history
+        if self._own_direction.mean is not None:
+            optimizer[OWN_DIRECTION] = self._own_direction.mean
         return TrainerState(
             model=persistent_tensors(self._model),
             optimizer=optimizer,
@@ -173,6 +168,7 @@ class Trainer:
         require_alike(own, state.model)
         optimizer = dict(state.optimizer)
         history = optimizer.pop(ENTROPY_HISTORY, None)
+        direction = optimizer.pop(OWN_DIRECTION, None)
         self._optimizer.load_state(optimizer)
         with torch.no_grad():
             for name, tensor in own.items():
@@ -181,6 +177,8 @@ class Trainer:
         self._entropy_history.clear()
         if history is not None and self._settings.entropy_corridor > 0:
             self._entropy_history.extend(history.tolist())
+        device = next(self._model.parameters()).device
+        self._own_direction.mean = None if direction is None else direction.to(device, copy=True)
 
     def _without_outliers(self, samples: Sequence[Sample]) -> tuple[Sequence[Sample], int]:
         """The samples with outlying advantages set to 0, and how many those are."""
@@ -200,6 +198,7 @@ class Trainer:
         samples: Sequence[Sample],
         anchors: "dict[int, _Anchor]",
         size: StepSize,
+        parts: list[Tensor] | None,
         *,
         first: bool,
     ) -> PassSums:
@@ -207,7 +206,7 @@ class Trainer:
         longest = max(s.length for s in samples)
         while True:
             try:
-                return self._accumulate(samples, anchors, size, first=first)
+                return self._accumulate(samples, anchors, size, parts, first=first)
             except torch.OutOfMemoryError as error:
                 self._optimizer.clear_gradients()
                 if self._micro_batch_tokens <= longest:
@@ -221,32 +220,36 @@ class Trainer:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
-    def _gradient_of(self, samples: Sequence[Sample], size: StepSize) -> dict[str, Tensor]:
-        """The gradient of these samples' part of a step of `size`."""
-        self._accumulate(samples, {}, size, first=True)
-        return self._optimizer.gradients()
-
     def _accumulate(
         self,
         samples: Sequence[Sample],
         anchors: "dict[int, _Anchor]",
         size: StepSize,
+        parts: list[Tensor] | None,
         *,
         first: bool,
     ) -> PassSums:
-        """Adds the gradients of these samples up. The first pass fills `anchors`."""
+        """Adds the gradients of these samples up. The first pass fills `anchors`; `parts` gets
+        the gradient after the own samples and after all, on some coordinates (C,)."""
         self._optimizer.clear_gradients()  # what an interrupted step may have left
         device = next(self._model.parameters()).device
         summands: list[Tensor] = []
-        for indices in split([s.length for s in samples], self._micro_batch_tokens):
-            batch = pack(samples, indices, self._pad_token_id, device)
-            statistics = self._statistics(batch)
-            if first:
-                anchors.update(self._anchored(batch, statistics.logps))
-            terms = self._loss(batch, statistics, [anchors[i] for i in indices], size)
-            torch.autograd.backward(terms.loss)
-            self._optimizer.collect_gradients()
-            summands.append(measure_batch(batch, terms, statistics))
+        if parts is not None:
+            parts.clear()
+        for members in _by_part(samples) if parts is not None else [range(len(samples))]:
+            lengths = [samples[i].length for i in members]
+            for batch_members in split(lengths, self._micro_batch_tokens):
+                indices = [members[i] for i in batch_members]
+                batch = pack(samples, indices, self._pad_token_id, device)
+                statistics = self._statistics(batch)
+                if first:
+                    anchors.update(self._anchored(batch, statistics.logps))
+                terms = self._loss(batch, statistics, [anchors[i] for i in indices], size)
+                torch.autograd.backward(terms.loss)
+                self._optimizer.collect_gradients()
+                summands.append(measure_batch(batch, terms, statistics))
+            if parts is not None:
+                parts.append(self._optimizer.sampled_gradient(COORDINATES))
         return add_up(summands)
 
     def _statistics(self, batch: MicroBatch) -> TokenStatistics:
@@ -308,6 +311,13 @@ class _Pass:
     grad_norm: float | None  # None: the optimiser step was refused
 
 
+def _by_part(samples: Sequence[Sample]) -> list[list[int]]:
+    """The indices of the own samples and of peers'."""
+    return [
+        [i for i, s in enumerate(samples) if s.external == external] for external in (False, True)
+    ]
+
+
 def _report(
     samples: Sequence[Sample], passes: Sequence[_Pass], outliers: int, *, has_reference: bool
 ) -> StepReport:
@@ -338,11 +348,6 @@ def _report(
         outliers=outliers,
         effective_ratio=_effective_ratio(first) if first else None,
     )
-
-
-def _product(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
-    """The inner product of two gradients; a parameter that one lacks counts as 0 there."""
-    return sum(float((one[name] * other[name]).sum()) for name in one.keys() & other.keys())
 
 
 def _effective_ratio(sums: PassSums) -> float | None:
