@@ -80,7 +80,7 @@ class SharingSettings(Section, frozen=True):
     # Peers' groups per round (J of SAPO); fewer where fewer are fresh. What hybrid makes of it:
     # `HybridSettings`.
     external: NonNegative = 4
-    publish: Positive = 8  # own groups offered to peers per round, at most
+    publish: Positive = 16  # own groups offered to peers per round, at most
     fetch_factor: Positive = 2  # fetched per wanted group: some will have zero advantage
     pool_groups: Positive = 256  # admitted peers' groups kept for sampling; the oldest is dropped
     # An older rollout is refused, an older pooled group dropped. Longer than the slowest honest
@@ -100,18 +100,18 @@ class HybridSettings(Section, frozen=True):
     own_tasks_only: bool = True
     priority: Literal["uniform", "balance", "headroom"] = "uniform"
     # J may grow to this many times sharing.external where so many are useful.
-    stretch: Annotated[float, Meta(ge=1)] = 2.0
+    stretch: Annotated[float, Meta(ge=1)] = 3.0
     # Own questions take the place of peers' groups below this many times sharing.external.
-    fill: NonNegativeFloat = 1.0
+    fill: NonNegativeFloat = 2.0
     paired: NonNegative = 0  # of the own questions in a round
     max_uses: Positive = 1
     max_lag: NonNegative = 16  # policy versions of the author since it answered
     guard: bool = True
     # How they enter the loss.
     negatives: Literal["drop", "taper", "keep"] = "drop"
-    advantage: Literal["mean_std", "mean", "maxrl"] = "mean"
+    advantage: Literal["mean_std", "mean", "maxrl"] = "mean_std"
     margin: NonNegativeFloat = 0.3  # the baseline lies this far below the group's mean reward
-    own_baseline: bool = False  # and not above this node's own rate at the task
+    own_baseline: bool = True  # and not above this node's own rate at the task
     max_gap: NonNegativeFloat = 0.0  # nats per token from the sampler; more is masked; 0: no bound
     scaling: bool = False  # weight by how likely the completion is here (HACPO)
     shaping: NonNegativeFloat = 0.0  # γ of LUFFY's p / (p + γ); 0: log p
