@@ -36,7 +36,7 @@ def foreign_advantages(
     node is right at the task. An exact 0 means "leave it out".
 
     >>> foreign_advantages((1.0, 0.0, 0.0, 0.0), 0.1, HybridSettings())
-    (1.05, 0.0, 0.0, 0.0)
+    (2.4, 0.0, 0.0, 0.0)
     """
     mean = statistics.fmean(rewards)
     baseline = mean if own_rate is None or not settings.own_baseline else min(mean, own_rate)

@@ -19,7 +19,7 @@ MIXED, RIGHT, WRONG = [1.0, 0.0], [1.0, 1.0], [0.0, 0.0]
 
 
 def mixing(rule: str = "hybrid", external: int = 2, **switches: object) -> Mixing:
-    hybrid = HybridSettings(**({"stretch": 1.0} | switches))
+    hybrid = HybridSettings(**({"stretch": 1.0, "fill": 1.0} | switches))
     return Mixing(SharingSettings(rule=rule, external=external), hybrid)
 
 

@@ -18,7 +18,8 @@ LONE = (1.0, 0.0, 0.0, 0.0)
 def advantages(
     rewards: tuple[float, ...], own_rate: float | None = None, **switches: object
 ) -> tuple[float, ...]:
-    return foreign_advantages(rewards, own_rate, HybridSettings(**({"margin": 0.0} | switches)))
+    plain = {"margin": 0.0, "advantage": "mean", "own_baseline": False}
+    return foreign_advantages(rewards, own_rate, HybridSettings(**(plain | switches)))
 
 
 def tokens(
