@@ -89,7 +89,7 @@ def test_hybrid_trains_on_peers_and_measures_what_they_give(tmp_path: Path) -> N
 
 
 def test_hybrid_alone_asks_itself_what_peers_do_not_bring(tmp_path: Path) -> None:
-    with node(tmp_path / "a", Hub(), hybrid()) as one:
+    with node(tmp_path / "a", Hub(), hybrid(fill=1.0)) as one:
         assert [one.run_round().own_groups for _ in range(3)] == [2, 6, 6]
     with node(tmp_path / "b", Hub(), hybrid(fill=0.0)) as one:
         assert [one.run_round().own_groups for _ in range(3)] == [2, 2, 2]
