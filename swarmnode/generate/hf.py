@@ -23,6 +23,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from swarmnode.errors import ConfigError, SwarmNodeError
+from swarmnode.generate.cache import make_room
 from swarmnode.generate.encode import TextCodec
 from swarmnode.generate.prompt import PromptEncoder
 from swarmnode.rollout import Completion, Question
@@ -228,7 +229,7 @@ class _Run:
         positions = (mask[:, :width].cumsum(dim=1) - 1).clamp(min=0)
         output = _forward(model, optional, ids, mask[:, :width], positions, None)
         copies = torch.tensor([distinct[tuple(prompt)] for prompt in prompts], device=model.device)
-        output.past_key_values.batch_select_indices(copies)
+        make_room(output.past_key_values, copies, limit)
         return _Run(
             model=model,
             optional=optional,
