@@ -42,7 +42,7 @@ _GAUGES = {
     "staleness_rounds": "Optimiser steps that the authors of the groups trained on took since.",
     "effective_ratio": "Effective sample size of peers' completions, share of their number.",
     "foreign_share": "What the weight of peers' part of the loss is multiplied by.",
-    "sharing_gain": "Progress that peers' completions bring, for each unit that own ones bring.",
+    "sharing_gain": "Share of this node's progress that peers' completions bring; NaN: not known.",
     "sharing_gain_error": "One standard error of swarmnode_sharing_gain.",
     "pool_groups": "Peers' groups waiting to be trained on.",
     "pool_age_seconds": "Mean age of the groups in the pool.",

@@ -46,7 +46,7 @@ class RoundReport:
     same per peer's completion. `staleness_rounds`: optimiser steps that the authors of the peers'
     groups trained on have announced since, mean. `effective_ratio`: effective sample size of peers'
     completions divided by their number. `foreign_share` multiplies their weight in the loss.
-    `sharing_gain`: what peers' completions bring this node for each unit that its own bring, with
+    `sharing_gain`: the share of this node's progress that peers' completions bring, with
     its standard error (`gain.py`). `foreign_peers`: of other swarms, that greeted this node since
     it was started. `waiting_for` says in words why the node is not learning, if so.
     """

@@ -53,7 +53,7 @@ def round_report(
         staleness_rounds=_mean([float(parts.exchange.lag(group)) for group in chosen]),
         effective_ratio=step.effective_ratio,
         foreign_share=parts.mixing.foreign_share,
-        sharing_gain=gain.ratio if gain else None,
+        sharing_gain=gain.share if gain else None,
         sharing_gain_error=gain.error if gain else None,
         staleness_s=_mean([now - group.origin.created for group in chosen if group.origin]),
         pool_groups=len(parts.pool),
