@@ -102,6 +102,10 @@ def join(
     rounds: Annotated[
         int | None, typer.Option(help="Stop after this many rounds; 0: until stopped.")
     ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(help="Stop after so long or then: 36h, 7d, 18:00, 2026-12-01T18:00."),
+    ] = None,
     sharing: Annotated[
         str | None,
         typer.Option(
@@ -195,6 +199,7 @@ def join(
         },
         "run": {
             "rounds": rounds,
+            "until": until,
             "seed": seed,
             "threads": threads,
             "min_round_s": min_round_s,
@@ -223,6 +228,28 @@ def demo(
     from swarmnode import demo as demo_swarm
 
     return demo_swarm.run(out, nodes, rounds, network)
+
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory of a node.")]
+
+
+@app.command()
+def pause(run: RunArgument) -> int:
+    """Let a node rest after its round until `resume`; its memory and its peers are kept.
+
+    A paused node that is started again stays paused. To free its memory, stop it (Ctrl-C).
+    """
+    from swarmnode import pausing
+
+    return pausing.run(run, is_pause=True)
+
+
+@app.command()
+def resume(run: RunArgument) -> int:
+    """Let a paused node go on."""
+    from swarmnode import pausing
+
+    return pausing.run(run, is_pause=False)
 
 
 @app.command("eval")

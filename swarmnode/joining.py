@@ -6,6 +6,8 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from datetime import datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,11 @@ from rich.live import Live
 from rich.text import Text
 
 from protocol.messages import Hello
-from swarmnode import config, log, manifest
+from swarmnode import config, deadline, log, manifest
 from swarmnode.config import Settings
-from swarmnode.errors import ConfigError
+from swarmnode.errors import ConfigError, SwarmNodeError
 from swarmnode.identity import Identity
+from swarmnode.life import Phase
 from swarmnode.manifest import Manifest
 from swarmnode.report import RoundReport
 from swarmnode.run_directory import RunDirectory, first_free
@@ -37,6 +40,8 @@ def join(
     resume: bool,
 ) -> int:
     """Runs a node until its rounds are done or a signal stops it; returns the exit code."""
+    if flags["run"].get("until") is not None:
+        flags["run"]["until"] = deadline.moment(flags["run"]["until"], datetime.now().astimezone())
     asked = _settings(flags, settings_file)  # wrong use is told before a folder is made
     if run is None:
         directory = first_free(_default_run_name(asked))
@@ -59,16 +64,36 @@ def default_swarm(model_name: str) -> str:
 
 
 def _run(settings: Settings, swarm: Manifest, directory: RunDirectory) -> int:
+    """Runs the node and says in the run directory how it ended, whatever happens."""
+    directory.tell(Phase.STARTING)
+    try:
+        code = _run_shown(settings, swarm, directory)
+    except SwarmNodeError as error:
+        directory.tell(Phase.FAILED, str(error))
+        raise
+    except BaseException as error:
+        directory.tell(Phase.FAILED, f"a defect of the program: {error!r}")
+        raise
+    return code
+
+
+def _run_shown(settings: Settings, swarm: Manifest, directory: RunDirectory) -> int:
+    to_file = partial(
+        log.setup,
+        directory.log,
+        max_bytes=settings.run.log_mb * 2**20,
+        keep=settings.run.keep_logs,
+    )
     if not sys.stderr.isatty():
-        log.setup(directory.log)
+        to_file()
         return _run_node(settings, swarm, directory, lambda r: logger.info("%s", round_line(r)))
     try:
         console = Console(stderr=True)
         with Live(console=console, refresh_per_second=4) as live:
-            log.setup(directory.log, above(console))
+            to_file(above(console))
             return _run_node(settings, swarm, directory, lambda r: live.update(Text(round_line(r))))
     finally:
-        log.setup(directory.log)
+        to_file()
 
 
 def _run_node(
@@ -89,9 +114,14 @@ def _run_node(
         stopped_by = node.run(on_report)
     except KeyboardInterrupt:
         logger.warning("stopped at once; the last checkpoint is kept in %s", directory.path)
+        directory.tell(Phase.STOPPED, "at once, without saving")
         return 130
     finally:
         node.close()
+    if stopped_by is None:
+        directory.tell(Phase.DONE)
+    else:
+        directory.tell(Phase.STOPPED, f"by {signal.Signals(stopped_by).name}")
     return 130 if stopped_by == signal.SIGINT else 0
 
 

@@ -44,7 +44,10 @@ LAYERS = {
     "swarmnode.manifest": Layer("protocol swarmnode.errors", "msgspec"),
     "swarmnode.identity": Layer("protocol swarmnode.errors", "nacl"),
     "swarmnode.metrics": Layer("swarmnode.errors swarmnode.report", "prometheus_client"),
-    "swarmnode.run_directory": Layer("swarmnode.errors"),
+    "swarmnode.rows": Layer(),
+    "swarmnode.deadline": Layer("swarmnode.errors"),
+    "swarmnode.life": Layer(),
+    "swarmnode.run_directory": Layer("swarmnode.errors swarmnode.life swarmnode.rows"),
     "swarmnode.plots": Layer("swarmnode.errors swarmnode.run_directory", "", "matplotlib"),
     "swarmnode.summary": Layer(
         "swarmnode.errors swarmnode.identity swarmnode.report swarmnode.run_directory"
@@ -77,13 +80,14 @@ LAYERS = {
     "swarmnode.__main__": Layer("swarmnode.cli"),
 }
 COMMAND = Layer(
-    "protocol swarmnode.config swarmnode.errors swarmnode.identity swarmnode.joining swarmnode.log "
-    "swarmnode.manifest swarmnode.report swarmnode.run_directory swarmnode.summary "
-    "swarmnode.swarm.lifetime swarmnode.swarm.transport swarmnode.terminal",
+    "protocol swarmnode.config swarmnode.deadline swarmnode.errors swarmnode.identity "
+    "swarmnode.joining swarmnode.life swarmnode.log swarmnode.manifest swarmnode.report "
+    "swarmnode.run_directory swarmnode.summary swarmnode.swarm.lifetime "
+    "swarmnode.swarm.transport swarmnode.terminal",
     "rich msgspec",
     "swarmnode",
 )
-COMMANDS = ("joining", "demo", "evaluating", "inspection", "doctor", "status")
+COMMANDS = ("joining", "demo", "evaluating", "inspection", "doctor", "status", "pausing")
 
 
 def violations(module: str, source: str) -> list[str]:
