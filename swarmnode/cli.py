@@ -252,6 +252,79 @@ def resume(run: RunArgument) -> int:
     return pausing.run(run, is_pause=False)
 
 
+@app.command()
+def status(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Run directory, or the folder of a demo.")
+    ],
+    as_json: JsonOption = False,
+) -> int:
+    """How a node stands: learning, sharing, and what it waits for or why it is alone.
+
+    Reads the run directory, so a run that is done or crashed is told, too.
+    """
+    from swarmnode import status as run_status
+
+    return run_status.status(run, as_json=as_json)
+
+
+@app.command()
+def top(
+    run: Annotated[
+        list[Path], typer.Argument(metavar="RUN…", help="Run directories, or folders of demos.")
+    ],
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 2.0,
+) -> int:
+    """Watch nodes: like `status`, again and again, until they end or Ctrl-C.
+
+    Not on a terminal it prints a line per node and look.
+    """
+    from swarmnode import status as run_status
+
+    return run_status.top(run, every)
+
+
+@app.command()
+def doctor(
+    model: Annotated[
+        str | None, typer.Option(help="Model that join would be given; default: demo.")
+    ] = None,
+    swarm: Annotated[
+        str | None, typer.Option(help="Built-in swarm or manifest file, for --peer.")
+    ] = None,
+    run: Annotated[
+        Path, typer.Option("--run", help="Run directory: its settings, key and disk are checked.")
+    ] = Path("runs"),
+    peer: Annotated[
+        list[str] | None, typer.Option(help="Address of a node, which is dialled.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda …")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    network: NetworkOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Look at all that a node needs here: each line ok, warning or problem, with the remedy.
+
+    Asks nobody but the model's hub and the peers that are given. Exit code 1 for a problem.
+    """
+    from swarmnode import doctor as checkup
+
+    saved = run / "config.toml"
+    flags: dict[str, dict[str, Any]] = {
+        "": {"swarm": swarm},
+        "model": {"name": model, "device": device},
+        "network": {
+            "host": host,
+            "port": port,
+            "peers": tuple(peer) if peer else None,
+            "backend": network,
+        },
+    }
+    settings = checkup.settings_of(model, saved if saved.exists() else None, flags)
+    return checkup.run(settings, run, as_json=as_json)
+
+
 @app.command("eval")
 def evaluate(
     target: Annotated[

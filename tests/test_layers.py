@@ -48,6 +48,7 @@ LAYERS = {
     "swarmnode.deadline": Layer("swarmnode.errors"),
     "swarmnode.life": Layer(),
     "swarmnode.run_directory": Layer("swarmnode.errors swarmnode.life swarmnode.rows"),
+    "swarmnode.run_view": Layer("swarmnode.errors swarmnode.life swarmnode.rows"),
     "swarmnode.plots": Layer("swarmnode.errors swarmnode.run_directory", "", "matplotlib"),
     "swarmnode.summary": Layer(
         "swarmnode.errors swarmnode.identity swarmnode.report swarmnode.run_directory"
@@ -80,9 +81,9 @@ LAYERS = {
     "swarmnode.__main__": Layer("swarmnode.cli"),
 }
 COMMAND = Layer(
-    "protocol swarmnode.config swarmnode.deadline swarmnode.errors swarmnode.identity "
-    "swarmnode.joining swarmnode.life swarmnode.log swarmnode.manifest swarmnode.report "
-    "swarmnode.run_directory swarmnode.summary swarmnode.swarm.lifetime "
+    "protocol swarmnode.config swarmnode.deadline swarmnode.doctor swarmnode.errors "
+    "swarmnode.identity swarmnode.joining swarmnode.life swarmnode.log swarmnode.manifest swarmnode.report "
+    "swarmnode.run_directory swarmnode.run_view swarmnode.summary swarmnode.swarm.lifetime "
     "swarmnode.swarm.transport swarmnode.terminal",
     "rich msgspec",
     "swarmnode",
