@@ -83,8 +83,8 @@ LAYERS = {
 COMMAND = Layer(
     "protocol swarmnode.config swarmnode.deadline swarmnode.doctor swarmnode.errors "
     "swarmnode.identity swarmnode.joining swarmnode.life swarmnode.log swarmnode.manifest "
-    "swarmnode.report swarmnode.run_directory swarmnode.run_view swarmnode.summary swarmnode.swarm.lifetime "
-    "swarmnode.swarm.transport swarmnode.terminal",
+    "swarmnode.report swarmnode.run_directory swarmnode.run_view swarmnode.summary "
+    "swarmnode.swarm.lifetime swarmnode.swarm.transport swarmnode.terminal",
     "rich msgspec",
     "swarmnode",
 )
