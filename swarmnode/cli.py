@@ -325,6 +325,24 @@ def doctor(
     return checkup.run(settings, run, as_json=as_json)
 
 
+@app.command()
+def report(
+    run: Annotated[
+        list[Path], typer.Argument(metavar="RUN…", help="Run directories, or folders of demos.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for report.html and its PNGs.")] = Path(
+        "report"
+    ),
+) -> int:
+    """One HTML page about runs: learning, sharing, time, traffic, refusals, how they differ.
+
+    The page holds its pictures and loads nothing; they are beside it as PNGs, too.
+    """
+    from swarmnode import pages
+
+    return pages.run(run, out)
+
+
 @app.command("eval")
 def evaluate(
     target: Annotated[

@@ -49,6 +49,11 @@ LAYERS = {
     "swarmnode.life": Layer(),
     "swarmnode.run_directory": Layer("swarmnode.errors swarmnode.life swarmnode.rows"),
     "swarmnode.run_view": Layer("swarmnode.errors swarmnode.life swarmnode.rows"),
+    "swarmnode.pages": Layer(
+        "swarmnode.errors swarmnode.pages swarmnode.rows swarmnode.run_view",
+        "msgspec rich",
+        "matplotlib",
+    ),
     "swarmnode.plots": Layer("swarmnode.errors swarmnode.run_directory", "", "matplotlib"),
     "swarmnode.summary": Layer(
         "swarmnode.errors swarmnode.identity swarmnode.report swarmnode.run_directory"
