@@ -14,12 +14,18 @@ from swarmnode.pages.history import History
 from swarmnode.run_view import mean_accuracy
 
 # A thick line is a mean over this share of the points.
-_SMOOTHED = 0.05
+_SMOOTHED = 0.1
+# The scale of what peers give reaches so far at least: its noise is no news.
+_LEAST_GAIN = 0.1
 # Runs with a colour of their own and a place in the legend; above, all are drawn alike.
 MAX_COLOURS = 20
 _DOTS_PER_INCH = 100
 _PANEL_WIDTH, _PANEL_HEIGHT = 4.6, 3.3  # inches
-_PHASES = ("generate", "score", "train", "publish", "collect", "draw", "other")
+# Not the colours of the runs.
+_PHASES = {
+    "generate": "#3b528b", "score": "#c7e020", "train": "#21918c", "publish": "#f9c932",
+    "collect": "#a52c60", "draw": "#9e9e9e", "other": "#d9d9d9",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +106,10 @@ def _held_out(axes: Any, histories: Sequence[History], colour: Sequence[Any]) ->
 def _gain(axes: Any, histories: Sequence[History], colour: Sequence[Any]) -> None:
     for history, shade in zip(histories, colour, strict=True):
         rounds, gains, _ = history.curve("sharing_gain")
-        axes.plot(rounds, gains, color=shade, linewidth=1.6)
+        marker = "o" if len(rounds) < 30 else ""
+        axes.plot(rounds, gains, color=shade, linewidth=1.6, marker=marker, markersize=4)
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, -_LEAST_GAIN), max(high, _LEAST_GAIN))
     axes.axhline(0, color="grey", linewidth=0.8)
     _label(axes, "Peers give: progress per unit of own answers'", "ratio", zero=False)
 
@@ -138,20 +147,22 @@ def _round_seconds(axes: Any, histories: Sequence[History], colour: Sequence[Any
     _label(axes, "Work of one round", "seconds")
 
 
-def _phases(axes: Any, histories: Sequence[History], colour: Sequence[Any]) -> None:
+def _phases(axes: Any, histories: Sequence[History], _: Sequence[Any]) -> None:
     """Bars, a run each, of the phases' shares; of many runs one bar for all."""
     groups = [[h] for h in histories] if len(histories) <= 12 else [list(histories)]
     names = [h.name for h in histories] if len(histories) <= 12 else [f"all {len(histories)}"]
     shares = [_shares(group) for group in groups]
     left = [0.0] * len(groups)
-    for phase in _PHASES:
+    for phase, colour in _PHASES.items():
         widths = [share.get(phase, 0.0) for share in shares]
         if max(widths) >= 0.01:
-            axes.barh(range(len(groups)), widths, left=left, label=phase, height=0.7)
+            axes.barh(range(len(groups)), widths, left=left, label=phase, height=0.7, color=colour)
         left = [start + width for start, width in zip(left, widths, strict=True)]
     axes.set_yticks(range(len(groups)), [_cut(name) for name in names], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right", "left"]].set_visible(False)
     axes.set_title("Share of the rounds' time by phase", fontsize=10)
     axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncol=4, frameon=False)
 
@@ -167,7 +178,7 @@ def _shares(histories: Sequence[History]) -> dict[str, float]:
     return shares | {"other": max(0.0, 1 - sum(shares.values()))}
 
 
-def _problems(axes: Any, histories: Sequence[History], colour: Sequence[Any]) -> None:
+def _problems(axes: Any, histories: Sequence[History], _: Sequence[Any]) -> None:
     """Bars of refusals by reason and of what did not come, summed over the runs."""
     counts: dict[str, int] = {}
     for history in histories:
@@ -186,6 +197,8 @@ def _problems(axes: Any, histories: Sequence[History], colour: Sequence[Any]) ->
     axes.bar_label(bars, fontsize=7, padding=2)
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.invert_yaxis()
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.15)
 
 
@@ -262,7 +275,7 @@ def _curve(axes: Any, history: History, key: str, colour: Any) -> None:
 
 
 def _smoothed(values: Sequence[float]) -> list[float]:
-    """Means over the points before each, as many as 5 % of all."""
+    """Means over the points before each, as many as a tenth of all."""
     span = max(1, round(_SMOOTHED * len(values)))
     windows = (values[max(0, end - span) : end] for end in range(1, len(values) + 1))
     return [sum(window) / len(window) for window in windows]

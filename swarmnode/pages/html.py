@@ -27,9 +27,9 @@ p { margin: .3rem 0 .6rem; color: #555; }
 img { width: 100%; height: auto; display: block; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .7rem; border-bottom: 1px solid #eee; text-align: right;
+th, td { padding: .25rem .55rem; border-bottom: 1px solid #eee; text-align: right;
   white-space: nowrap; }
-th { color: #555; font-weight: 600; vertical-align: bottom; }
+th { color: #555; font-weight: 600; vertical-align: bottom; white-space: normal; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
 td.text { text-align: left; max-width: 30rem; overflow: hidden; text-overflow: ellipsis; }
 .dot { display: inline-block; width: .7rem; height: .7rem; border-radius: 50%;
