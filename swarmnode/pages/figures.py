@@ -108,9 +108,10 @@ def _gain(axes: Any, histories: Sequence[History], colour: Sequence[Any]) -> Non
         rounds, gains, _ = history.curve("sharing_gain")
         marker = "o" if len(rounds) < 30 else ""
         axes.plot(rounds, gains, color=shade, linewidth=1.6, marker=marker, markersize=4)
-    low, high = axes.get_ylim()
-    axes.set_ylim(min(low, -_LEAST_GAIN), max(high, _LEAST_GAIN))
-    axes.axhline(0, color="grey", linewidth=0.8)
+    if any(history.curve("sharing_gain")[0] for history in histories):
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(low, -_LEAST_GAIN), max(high, _LEAST_GAIN))
+        axes.axhline(0, color="grey", linewidth=0.8)
     _label(axes, "Peers give: progress per unit of own answers'", "ratio", zero=False)
 
 
@@ -288,9 +289,11 @@ def _label(axes: Any, title: str, unit: str, zero: bool = True) -> None:
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.locator_params(axis="x", nbins=6)
     if zero:
-        axes.set_ylim(bottom=0)
-    if not axes.lines:
+        axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
+    if not any(len(line.get_xdata()) for line in axes.lines):
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color="grey")
 
 
