@@ -171,6 +171,10 @@ def join(
         int | None,
         typer.Option(help="Rounds; 0: as often as costs at most 5 %.", rich_help_panel="Run"),
     ] = None,
+    tracker: Annotated[
+        str | None,
+        typer.Option(help="Also tell each round to tensorboard or wandb.", rich_help_panel="Run"),
+    ] = None,
     evaluate_every: Annotated[
         int | None,
         typer.Option(help="Rounds; 0: only first and last.", rich_help_panel="Run"),
@@ -200,6 +204,7 @@ def join(
         "run": {
             "rounds": rounds,
             "until": until,
+            "tracker": tracker,
             "seed": seed,
             "threads": threads,
             "min_round_s": min_round_s,
@@ -341,6 +346,30 @@ def report(
     from swarmnode import pages
 
     return pages.run(run, out)
+
+
+@app.command()
+def export(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option(help="New folder for model, tokenizer and card.")],
+    round: Annotated[
+        int | None, typer.Option(help="Of which kept checkpoint; default: the newest.")
+    ] = None,
+    push: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="Also upload it to the hub.")
+    ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="Make a new hub repository public.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Write the model of a run as a folder for transformers, with a model card.
+
+    Nothing is uploaded without --push; a repository that it makes is private without --public.
+    """
+    from swarmnode import exporting
+
+    return exporting.run(run, out, round, push, public=public, as_json=as_json)
 
 
 @app.command("eval")

@@ -28,6 +28,7 @@ from swarmnode.report import RoundReport
 from swarmnode.run_directory import RunDirectory, first_free
 from swarmnode.swarm.transport import Transport
 from swarmnode.terminal import above
+from swarmnode.tracking import open_tracker, require
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ def join(
         settings = _settings(flags, settings_file or (saved if saved.exists() else None))
         swarm = manifest.load(settings.swarm or default_swarm(settings.model.name))
         _check_resume(directory, resume)
+        require(settings.run.tracker)
         return _run(settings, swarm, directory)
     finally:
         directory.close()
@@ -109,20 +111,34 @@ def _run_node(
     node = Node(
         settings, swarm, directory, lambda *who: _transport(settings, swarm, directory, *who)
     )
+    tracker = None
     try:
         node.open()
-        stopped_by = node.run(on_report)
+        tracker = open_tracker(settings.run.tracker, directory, msgspec.to_builtins(settings))
+        stopped_by = node.run(_both(on_report, tracker.record))
     except KeyboardInterrupt:
         logger.warning("stopped at once; the last checkpoint is kept in %s", directory.path)
         directory.tell(Phase.STOPPED, "at once, without saving")
         return 130
     finally:
+        if tracker is not None:
+            tracker.close()
         node.close()
     if stopped_by is None:
         directory.tell(Phase.DONE)
     else:
         directory.tell(Phase.STOPPED, f"by {signal.Signals(stopped_by).name}")
     return 130 if stopped_by == signal.SIGINT else 0
+
+
+def _both(
+    first: Callable[[RoundReport], None], second: Callable[[RoundReport], None]
+) -> Callable[[RoundReport], None]:
+    def tell(report: RoundReport) -> None:
+        first(report)
+        second(report)
+
+    return tell
 
 
 def round_line(report: RoundReport) -> str:

@@ -48,6 +48,11 @@ LAYERS = {
     "swarmnode.deadline": Layer("swarmnode.errors"),
     "swarmnode.life": Layer(),
     "swarmnode.run_directory": Layer("swarmnode.errors swarmnode.life swarmnode.rows"),
+    "swarmnode.tracking": Layer(
+        "swarmnode.errors swarmnode.report swarmnode.rows swarmnode.run_directory",
+        "",
+        "torch wandb swarmnode.identity",
+    ),
     "swarmnode.run_view": Layer("swarmnode.errors swarmnode.life swarmnode.rows"),
     "swarmnode.pages": Layer(
         "swarmnode.errors swarmnode.pages swarmnode.rows swarmnode.run_view",
@@ -88,12 +93,14 @@ LAYERS = {
 COMMAND = Layer(
     "protocol swarmnode.config swarmnode.deadline swarmnode.doctor swarmnode.errors "
     "swarmnode.identity swarmnode.joining swarmnode.life swarmnode.log swarmnode.manifest "
-    "swarmnode.report swarmnode.run_directory swarmnode.run_view swarmnode.summary "
-    "swarmnode.swarm.lifetime swarmnode.swarm.transport swarmnode.terminal",
+    "swarmnode.report swarmnode.run_directory swarmnode.rows swarmnode.run_view swarmnode.summary "
+    "swarmnode.swarm.lifetime swarmnode.swarm.transport swarmnode.terminal swarmnode.tracking",
     "rich msgspec",
     "swarmnode",
 )
-COMMANDS = ("joining", "demo", "evaluating", "inspection", "doctor", "status", "pausing")
+COMMANDS = (
+    "joining", "demo", "evaluating", "inspection", "doctor", "status", "pausing", "exporting"
+)  # fmt: skip
 
 
 def violations(module: str, source: str) -> list[str]:
