@@ -7,6 +7,7 @@ in which they were trained. Nothing is published without `--push`.
 
 import json
 import os
+import re
 import shutil
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +23,7 @@ from swarmnode.rows import newest_rows
 from swarmnode.run_view import check_is_run, mean_accuracy
 
 CARD = "README.md"
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
 def run(
@@ -168,12 +170,9 @@ def card(run: Path, settings: Settings, state: Any, round: int) -> str:
 
 def _check_may_push(repository: str) -> None:
     from huggingface_hub import get_token
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
 
-    try:
-        validate_repo_id(repository)
-    except HFValidationError as error:
-        raise ConfigError(f"--push {repository!r} is no repository name: owner/name") from error
+    if not _REPOSITORY.fullmatch(repository):
+        raise ConfigError(f"--push {repository!r} is no repository name: give owner/name")
     if get_token() is None:
         raise ConfigError("--push needs a login of the hub: hf auth login, or HF_TOKEN")
 

@@ -132,7 +132,7 @@ def _tensorboard(directory: RunDirectory, settings: dict[str, Any]) -> Sink:
     newest = newest_rows(directory.rounds, 1)
     # Curves that a run had drawn before it was killed are cut off where it resumes.
     resumed = newest[0]["round"] + 1 if newest else None
-    return _TensorBoard(SummaryWriter(str(directory.path / "tensorboard"), purge_step=resumed))  # type: ignore[no-untyped-call]  # it has no annotations
+    return _TensorBoard(SummaryWriter(str(directory.path / "tensorboard"), purge_step=resumed))
 
 
 class _Wandb:
