@@ -125,8 +125,6 @@ def free_ports(count: int) -> list[int]:
 def start_nodes(folder: Path) -> dict[str, subprocess.Popen[bytes]]:
     ports = free_ports(2 * NODES)
     nodes, known = {}, []
-    # What peers give is measured in every round, so that its panels show something soon.
-    (folder / "settings.toml").write_text("[sharing]\ngain_every = 1\n")
     for number in range(NODES):
         port, metrics_port = ports[2 * number : 2 * number + 2]
         run = folder / f"node-{number}"
@@ -136,7 +134,7 @@ def start_nodes(folder: Path) -> dict[str, subprocess.Popen[bytes]]:
         command = [sys.executable, "-m", "swarmnode", "join", "--model", "demo", "--run", str(run)]
         command += ["--host", "127.0.0.1", "--port", str(port), "--threads", "1"]
         command += ["--metrics-port", str(metrics_port), "--min-round-s", "1", "--rounds", "1000"]
-        command += ["--config", str(folder / "settings.toml"), *known]
+        command += known
         known = known or ["--peer", address]
         with (folder / f"node-{number}.log").open("wb") as log:
             nodes[f"127.0.0.1:{metrics_port}"] = subprocess.Popen(command, stderr=log)
