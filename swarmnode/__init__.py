@@ -14,7 +14,8 @@
 | `breadth.py`, `gain.py` | how many answers a question gets; what peers give this node |
 | `evaluation.py` | held-out accuracy |
 | `run_directory.py`, `identity.py` | a run on disk; the key that is the node |
-| `life.py`, `rows.py`, `run_view.py` | what a node says it is at; ends of long files; both, read |
+| `life.py`, `rows.py` | what a node says it is at; the ends of long files |
+| `run_view.py`, `run_words.py` | how a run stands, and that in words |
 | `deadline.py`, `tracking.py` | `--until`; TensorBoard and Weights & Biases |
 | `metrics.py`, `log.py`, `plots.py`, `summary.py` | what a person sees |
 | `tasks/` | questions, their scores, the scorer process |

@@ -6,6 +6,7 @@ wrote is logged only through `quoted`.
 
 import logging
 import sys
+from contextlib import suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TextIO
@@ -24,6 +25,11 @@ class _LogFile(RotatingFileHandler):
         if not self._has_complained:
             self._has_complained = True
             sys.stderr.write(f"cannot write {self.baseFilename}: {sys.exc_info()[1]}\n")
+
+    def close(self) -> None:
+        """Closes even if what is left cannot be written."""
+        with suppress(OSError):
+            super().close()
 
 
 def setup(

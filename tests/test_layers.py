@@ -53,6 +53,7 @@ LAYERS = {
         "",
         "torch wandb swarmnode.identity",
     ),
+    "swarmnode.run_words": Layer("swarmnode.life swarmnode.run_view"),
     "swarmnode.run_view": Layer("swarmnode.errors swarmnode.life swarmnode.rows"),
     "swarmnode.pages": Layer(
         "swarmnode.errors swarmnode.pages swarmnode.rows swarmnode.run_view",
@@ -93,8 +94,9 @@ LAYERS = {
 COMMAND = Layer(
     "protocol swarmnode.config swarmnode.deadline swarmnode.doctor swarmnode.errors "
     "swarmnode.identity swarmnode.joining swarmnode.life swarmnode.log swarmnode.manifest "
-    "swarmnode.report swarmnode.run_directory swarmnode.rows swarmnode.run_view swarmnode.summary "
-    "swarmnode.swarm.lifetime swarmnode.swarm.transport swarmnode.terminal swarmnode.tracking",
+    "swarmnode.report swarmnode.rows swarmnode.run_directory swarmnode.run_view "
+    "swarmnode.run_words swarmnode.summary swarmnode.swarm.lifetime swarmnode.swarm.transport "
+    "swarmnode.terminal swarmnode.tracking",
     "rich msgspec",
     "swarmnode",
 )

@@ -13,7 +13,8 @@ from swarmnode.life import Phase
 from swarmnode.report import Evaluation, Totals
 from swarmnode.run_directory import RunDirectory
 from swarmnode.run_view import RunView, alone_because, view
-from swarmnode.status import as_dict, lines, verdict
+from swarmnode.run_words import lines, verdict
+from swarmnode.status import as_dict
 
 NOW = 1_700_000_000.0
 
