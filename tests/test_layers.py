@@ -100,9 +100,10 @@ COMMAND = Layer(
     "rich msgspec",
     "swarmnode",
 )
-COMMANDS = (
-    "joining", "demo", "evaluating", "inspection", "doctor", "status", "pausing", "exporting"
-)  # fmt: skip
+COMMANDS = ("joining", "demo", "evaluating", "inspection", "status", "pausing")
+# These look at models and their hub themselves.
+WITH_MODELS = COMMAND._replace(lazily="swarmnode torch huggingface_hub")
+COMMANDS_WITH_MODELS = ("doctor", "exporting")
 
 
 def violations(module: str, source: str) -> list[str]:
@@ -122,6 +123,7 @@ def violations(module: str, source: str) -> list[str]:
 
 def layer_of(module: str) -> Layer | None:
     table = LAYERS | {f"swarmnode.{name}": COMMAND for name in COMMANDS}
+    table |= {f"swarmnode.{name}": WITH_MODELS for name in COMMANDS_WITH_MODELS}
     name = module
     while name and name not in table:
         name = name.rpartition(".")[0]
