@@ -104,7 +104,7 @@ def join(
     ] = None,
     until: Annotated[
         str | None,
-        typer.Option(help="Stop after so long or then: 36h, 7d, 18:00, 2026-12-01T18:00."),
+        typer.Option(help="Stop after so long or then: 36h, 7d, 18:00, 2026-12-01T18:00; never."),
     ] = None,
     sharing: Annotated[
         str | None,

@@ -25,17 +25,28 @@ def moment(text: str, now: datetime) -> str:
     >>> moment("2026-12-01 18:00", now)
     '2026-12-01T18:00:00+00:00'
 
-    Raises `ConfigError` for what is neither a duration nor a time, and for a moment that is past.
+    "never" is the empty text. Raises `ConfigError` for what is neither a duration nor a time, and
+    for a moment that is past.
     """
+    if text.strip() == "never":
+        return ""
     found = _moment(text.strip(), now)
     if found is None:
         raise ConfigError(
             f"--until {text!r} is neither a duration (90m, 36h, 7d, 1d12h) nor a time "
-            "(18:00, 2026-12-01, 2026-12-01T18:00, 2026-12-01T18:00+01:00)"
+            "(18:00, 2026-12-01, 2026-12-01T18:00, 2026-12-01T18:00+01:00) nor never"
         )
     if found <= now:
         raise ConfigError(f"--until {text} was before now ({now:%Y-%m-%d %H:%M %Z})")
     return found.isoformat(timespec="seconds")
+
+
+def check(until: str) -> None:
+    """Raises `ConfigError` when the setting `run.until` names no day that there is."""
+    try:
+        is_past(until, 0.0)
+    except ValueError as error:
+        raise ConfigError(f"`run.until` {until!r} is no time: {error}") from error
 
 
 def is_past(until: str, now: float) -> bool:

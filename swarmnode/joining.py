@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
@@ -55,6 +56,7 @@ def join(
         swarm = manifest.load(settings.swarm or default_swarm(settings.model.name))
         _check_resume(directory, resume)
         require(settings.run.tracker)
+        deadline.check(settings.run.until)
         return _run(settings, swarm, directory)
     finally:
         directory.close()
@@ -105,6 +107,8 @@ def _run_node(
     on_report: Callable[[RoundReport], None],
 ) -> int:
     logger.info("starting run=%s model=%s", directory.path, settings.model.name)
+    if deadline.is_past(settings.run.until, time.time()):
+        logger.warning("its time was over at %s: --until never, or a later one", settings.run.until)
     # Imports torch and transformers: seconds, so only after the flags were found to be right.
     from swarmnode.node import Node
 

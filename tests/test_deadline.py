@@ -36,6 +36,14 @@ def test_what_is_meant(text: str, means: str) -> None:
     assert settings.run.until == moment
 
 
+def test_never_is_no_moment_and_a_day_that_there_is_not_is_told() -> None:
+    assert deadline.moment("never", NOW) == ""
+    deadline.check("")
+    deadline.check("2026-02-28T00:00+00:00")
+    with pytest.raises(ConfigError, match="day is out of range"):
+        deadline.check("2026-02-31T00:00+00:00")
+
+
 @pytest.mark.parametrize("text", ["", "soon", "7", "h", "-3h", "25:00", "1e9w", "99999999w", "0s"])
 def test_what_is_none(text: str) -> None:
     with pytest.raises(ConfigError, match="--until"):
