@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 
 # In the run directory: how others reached this node when it last ran, one address a line.
 ADDRESSES = "addresses.txt"
+# Likewise, where its metrics were; empty if nowhere.
+METRICS = "metrics.txt"
 
 MakeTransport = Callable[[Identity, bytes, str], Transport]
 """(identity, swarm id, model label) → the network, not yet open."""
@@ -137,7 +139,7 @@ def assemble(
         gain=GainEstimate(),
         breadth=Breadth(settings.generate.completions, settings.generate.most_completions),
         scorer=scorer,
-        metrics=_open_metrics(settings, swarm, policy.label, closing),
+        metrics=_open_metrics(settings, swarm, policy.label, directory, closing),
         codec=codec,
         prompts=prompts,
         generator=make_generator(policy, prompts, settings, seed),
@@ -189,16 +191,20 @@ def _tell_addresses(given: Sequence[str], directory: RunDirectory) -> None:
     directory.write(ADDRESSES, "".join(f"{address}\n" for address in addresses))
 
 
-def _open_metrics(settings: Settings, swarm: Manifest, label: str, closing: ExitStack) -> Metrics:
+def _open_metrics(
+    settings: Settings, swarm: Manifest, label: str, directory: RunDirectory, closing: ExitStack
+) -> Metrics:
     known: dict[str, list[str]] = {
         "rollouts_refused": [*Reason],
         "rollouts_missed": [*FetchProblem],
     }
     metrics = Metrics(settings.metrics.host, settings.metrics.port, known)
+    directory.write(METRICS, "")
     if settings.metrics.port >= 0:
         closing.callback(metrics.close)
         url = metrics.open(swarm=swarm.name, model=label, sharing=settings.sharing.rule)
         log.info("metrics url=%s", url)
+        directory.write(METRICS, f"{url}\n")
     return metrics
 
 

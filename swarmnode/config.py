@@ -37,6 +37,13 @@ Device = Annotated[
         description="auto, cpu, cuda or cuda:<number>",
     ),
 ]
+Moment = Annotated[
+    str,
+    Meta(
+        pattern=r"^(\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d)?(Z|[+-]\d\d:\d\d))?\Z",
+        description="a time with its zone, such as 2026-12-01T18:00:00+00:00",
+    ),
+]
 
 
 # The flags that are not called as their key.
@@ -173,6 +180,7 @@ class RunSettings(Section, frozen=True):
     """Where a run lives and how long it lasts."""
 
     rounds: NonNegative = 0  # 0: until stopped
+    until: Moment = ""  # when to stop, whatever `rounds` says; empty: never
     seed: NonNegative = 0  # 0: derived from the identity, so that no two nodes draw alike
     min_round_s: NonNegativeFloat = 0.0  # a quicker round rests until then: spares a shared machine
     threads: NonNegative = 0  # torch threads; 0: all cores for one node
@@ -181,6 +189,9 @@ class RunSettings(Section, frozen=True):
     evaluate_every: NonNegative = 0  # rounds between held-out evaluations; 0: first and last only
     evaluate_questions: Positive = 32  # held-out questions per task
     max_failed_rounds: Positive = 5  # environment failures in a row before the node gives up
+    tracker: Literal["none", "tensorboard", "wandb"] = "none"  # who is told of each round, too
+    log_mb: Positive = 20  # of node.log, after which it becomes node.log.1 and so on
+    keep_logs: Positive = 3  # such older files kept
 
 
 class MetricsSettings(Section, frozen=True):

@@ -5,7 +5,10 @@ import re
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
+from datetime import datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,15 +19,17 @@ from rich.live import Live
 from rich.text import Text
 
 from protocol.messages import Hello
-from swarmnode import config, log, manifest
+from swarmnode import config, deadline, log, manifest
 from swarmnode.config import Settings
-from swarmnode.errors import ConfigError
+from swarmnode.errors import ConfigError, SwarmNodeError
 from swarmnode.identity import Identity
+from swarmnode.life import Phase
 from swarmnode.manifest import Manifest
 from swarmnode.report import RoundReport
 from swarmnode.run_directory import RunDirectory, first_free
 from swarmnode.swarm.transport import Transport
 from swarmnode.terminal import above
+from swarmnode.tracking import open_tracker, require
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +42,8 @@ def join(
     resume: bool,
 ) -> int:
     """Runs a node until its rounds are done or a signal stops it; returns the exit code."""
+    if flags["run"].get("until") is not None:
+        flags["run"]["until"] = deadline.moment(flags["run"]["until"], datetime.now().astimezone())
     asked = _settings(flags, settings_file)  # wrong use is told before a folder is made
     if run is None:
         directory = first_free(_default_run_name(asked))
@@ -48,6 +55,8 @@ def join(
         settings = _settings(flags, settings_file or (saved if saved.exists() else None))
         swarm = manifest.load(settings.swarm or default_swarm(settings.model.name))
         _check_resume(directory, resume)
+        require(settings.run.tracker)
+        deadline.check(settings.run.until)
         return _run(settings, swarm, directory)
     finally:
         directory.close()
@@ -59,16 +68,36 @@ def default_swarm(model_name: str) -> str:
 
 
 def _run(settings: Settings, swarm: Manifest, directory: RunDirectory) -> int:
+    """Runs the node and says in the run directory how it ended, whatever happens."""
+    directory.tell(Phase.STARTING)
+    try:
+        code = _run_shown(settings, swarm, directory)
+    except SwarmNodeError as error:
+        directory.tell(Phase.FAILED, str(error))
+        raise
+    except BaseException as error:
+        directory.tell(Phase.FAILED, f"a defect of the program: {error!r}")
+        raise
+    return code
+
+
+def _run_shown(settings: Settings, swarm: Manifest, directory: RunDirectory) -> int:
+    to_file = partial(
+        log.setup,
+        directory.log,
+        max_bytes=settings.run.log_mb * 2**20,
+        keep=settings.run.keep_logs,
+    )
     if not sys.stderr.isatty():
-        log.setup(directory.log)
+        to_file()
         return _run_node(settings, swarm, directory, lambda r: logger.info("%s", round_line(r)))
     try:
         console = Console(stderr=True)
         with Live(console=console, refresh_per_second=4) as live:
-            log.setup(directory.log, above(console))
+            to_file(above(console))
             return _run_node(settings, swarm, directory, lambda r: live.update(Text(round_line(r))))
     finally:
-        log.setup(directory.log)
+        to_file()
 
 
 def _run_node(
@@ -78,21 +107,42 @@ def _run_node(
     on_report: Callable[[RoundReport], None],
 ) -> int:
     logger.info("starting run=%s model=%s", directory.path, settings.model.name)
+    if deadline.is_past(settings.run.until, time.time()):
+        logger.warning("its time was over at %s: --until never, or a later one", settings.run.until)
     # Imports torch and transformers: seconds, so only after the flags were found to be right.
     from swarmnode.node import Node
 
     node = Node(
         settings, swarm, directory, lambda *who: _transport(settings, swarm, directory, *who)
     )
+    tracker = None
     try:
         node.open()
-        stopped_by = node.run(on_report)
+        tracker = open_tracker(settings.run.tracker, directory, msgspec.to_builtins(settings))
+        stopped_by = node.run(_both(on_report, tracker.record))
     except KeyboardInterrupt:
         logger.warning("stopped at once; the last checkpoint is kept in %s", directory.path)
+        directory.tell(Phase.STOPPED, "at once, without saving")
         return 130
     finally:
+        if tracker is not None:
+            tracker.close()
         node.close()
+    if stopped_by is None:
+        directory.tell(Phase.DONE)
+    else:
+        directory.tell(Phase.STOPPED, f"by {signal.Signals(stopped_by).name}")
     return 130 if stopped_by == signal.SIGINT else 0
+
+
+def _both(
+    first: Callable[[RoundReport], None], second: Callable[[RoundReport], None]
+) -> Callable[[RoundReport], None]:
+    def tell(report: RoundReport) -> None:
+        first(report)
+        second(report)
+
+    return tell
 
 
 def round_line(report: RoundReport) -> str:

@@ -48,6 +48,7 @@ _GAUGES = {
     "pool_age_seconds": "Mean age of the groups in the pool.",
     "peers": "Peers connected.",
     "own_groups_with_signal": "Own groups of the last round whose rewards were not all equal.",
+    "paused": "1 while the node rests because it was paused, else 0.",
     "last_round_timestamp_seconds": "When the last round ended, Unix time.",
 }
 _COUNTERS = {
@@ -164,6 +165,10 @@ class Metrics:
             if phase != "total":  # sums over phases would count everything twice
                 self._labelled["phase_seconds"].labels(phase).inc(seconds)
         self._count(report)
+
+    def record_pause(self, is_on: bool) -> None:
+        """Takes over that the node was paused or goes on."""
+        self._gauges["paused"].set(is_on)
 
     def record_evaluation(self, evaluation: Evaluation) -> None:
         """Takes over one held-out evaluation."""

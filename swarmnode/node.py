@@ -20,12 +20,14 @@ from contextlib import ExitStack, contextmanager
 
 from protocol.errors import Reason
 from protocol.names import peer_id, question_seed
-from swarmnode import config, manifest, reporting
+from swarmnode import config, deadline, manifest, reporting
 from swarmnode.assembly import MakeTransport, Parts, assemble
 from swarmnode.config import Settings
 from swarmnode.errors import SwarmNodeError
 from swarmnode.evaluation import evaluate
+from swarmnode.life import Phase
 from swarmnode.manifest import Manifest
+from swarmnode.pausing import LOOK_S, Pause
 from swarmnode.report import RoundReport
 from swarmnode.resuming import Checkpoints, Progress
 from swarmnode.rollout import Completion, Group, Question
@@ -97,10 +99,15 @@ class Node:
         `run.max_failed_rounds` failures in a row.
         """
         with self._stop.listening():
+            self._directory.tell(Phase.RUNNING)
             if self._progress.round == 0:
                 self._evaluate()
             failures = 0
+            pause = Pause(self._directory, self._parts.metrics.record_pause)
             while self._stop.signal is None and not self._is_done():
+                if pause.holds():
+                    self._stop.rest(LOOK_S)
+                    continue
                 try:
                     report = self.run_round()
                 except SwarmNodeError as error:
@@ -109,8 +116,11 @@ class Node:
                     log.warning("round failed in_a_row=%d error=%s", failures, error)
                     if failures >= self._settings.run.max_failed_rounds:
                         raise
+                    self._directory.tell(Phase.WAITING, str(error))
                     self._stop.rest(_FAILURE_PAUSE_S * 2**failures)
                     continue
+                if failures:
+                    self._directory.tell(Phase.RUNNING)
                 failures = 0
                 on_report(report)
                 self._stop.rest(self._settings.run.min_round_s - report.seconds["total"])
@@ -364,7 +374,8 @@ class Node:
         return self._settings.sharing.rule != "off" and self._settings.network.backend != "off"
 
     def _is_done(self) -> bool:
-        return 0 < self._settings.run.rounds <= self._progress.round
+        run = self._settings.run
+        return 0 < run.rounds <= self._progress.round or deadline.is_past(run.until, time.time())
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:

@@ -40,7 +40,8 @@ class RoundReport:
     """One round. Rewards are means over completions, 0 to 1; None where nothing was measured.
 
     `own_reward`: this node's fresh completions, before any filtering. `external_reward`: peers'
-    completions admitted this round, by our scorer.
+    completions admitted this round, by our scorer. `external_by_model`: their groups by the model
+    that the author says it runs.
     `staleness_s`: mean age of the peers' groups trained on, by their authors' clocks.
     `kl`: mean of the sampler's log-probability less the trainer's, own tokens; `kl_external`: the
     same per peer's completion. `staleness_rounds`: optimiser steps that the authors of the peers'
@@ -61,6 +62,7 @@ class RoundReport:
     external_reward: float | None
     external_groups: int
     external_groups_trained: int
+    external_by_model: Mapping[str, int]
     loss: float | None
     grad_norm: float | None
     kl: float | None

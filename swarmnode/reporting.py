@@ -1,5 +1,6 @@
 """From what a round did to its `RoundReport`. Pure: it reads the parts and changes nothing."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -44,6 +45,7 @@ def round_report(
         external_reward=_mean([r for group in groups.arrived for r in group.rewards]),
         external_groups=len(groups.arrived),
         external_groups_trained=len(chosen),
+        external_by_model=_by_model(groups.arrived),
         loss=step.loss,
         grad_norm=step.grad_norm,
         kl=step.kl_own,
@@ -96,3 +98,7 @@ def _by_task(groups: Sequence[Group]) -> dict[str, float]:
     for group in groups:
         rewards.setdefault(group.question.task, []).extend(group.rewards)
     return {task: sum(values) / len(values) for task, values in sorted(rewards.items())}
+
+
+def _by_model(groups: Sequence[Group]) -> dict[str, int]:
+    return dict(Counter(group.origin.model_label for group in groups if group.origin))

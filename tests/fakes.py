@@ -75,6 +75,7 @@ def round_report(round: int = 1, **changes: Any) -> RoundReport:
         "external_reward": 0.5,
         "external_groups": 2,
         "external_groups_trained": 1,
+        "external_by_model": {"tiny": 2},
         "loss": -0.125,
         "grad_norm": 1.5,
         "kl": 0.001,

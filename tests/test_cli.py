@@ -27,7 +27,8 @@ def swarmnode(*arguments: object, **more: object) -> subprocess.CompletedProcess
 
 
 def test_help_of_every_command_reads_and_loads_no_torch() -> None:
-    for command in ("join", "demo", "eval", "inspect", "keys"):
+    commands = ("join", "demo", "eval", "inspect", "keys", "doctor", "status", "top", "report")
+    for command in (*commands, "export", "pause", "resume"):
         result = swarmnode(command, "--help")
         assert result.returncode == 0
         assert "Usage" in result.stdout
