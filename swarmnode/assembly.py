@@ -33,6 +33,7 @@ from swarmnode.run_directory import MANIFEST, RunDirectory
 from swarmnode.swarm.exchange import Exchange
 from swarmnode.swarm.mixing import Mixing
 from swarmnode.swarm.pool import Pool
+from swarmnode.swarm.private import membership
 from swarmnode.swarm.transport import FetchProblem, Transport
 from swarmnode.tasks.answer import instruction
 from swarmnode.tasks.scorer import Scorer
@@ -89,7 +90,7 @@ def assemble(
     torch.set_num_threads(threads)
     tasks = open_tasks(swarm)
     task_names = {tasks.digest(name): name for name in tasks.names}
-    swarm_hash = swarm_id(swarm, tasks)
+    swarm_hash = membership(settings.network.swarm_key, swarm_id(swarm, tasks))
     _check_same_swarm(directory, swarm.name, swarm_hash)
     check_held_out(tasks, settings.run.evaluate_questions)
     identity = load_or_create(directory.identity)

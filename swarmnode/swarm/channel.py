@@ -19,7 +19,9 @@ class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_un
 
 class Start(_Message, frozen=True, tag=True):
     """First command. `folder` is private and removed at the end, `hello` the encoded greeting,
-    `peers` the user's addresses, checked. `backend` is "hivemind" or "libp2p"."""
+    `peers` the user's addresses, checked. `backend` is "hivemind" or "libp2p". `book` is the file
+    of the peers known before, "" for none; `mdns` whether the local network is asked. Frames may be
+    `overhead_bytes` longer than the protocol's limits: a private swarm encrypts them."""
 
     backend: str
     folder: str
@@ -30,6 +32,10 @@ class Start(_Message, frozen=True, tag=True):
     peers: tuple[str, ...]
     swarm_id: bytes
     hello: bytes
+    book: str = ""
+    lan_only: bool = False
+    mdns: bool = False
+    overhead_bytes: int = 0
 
 
 class Publish(_Message, frozen=True, tag=True):
@@ -59,12 +65,20 @@ class Failed(_Message, frozen=True, tag=True):
     is_users_fault: bool
 
 
+class Notice(_Message, frozen=True, tag=True):
+    """One line for the node's log."""
+
+    text: str
+
+
 class Report(_Message, frozen=True, tag=True):
-    """The network's state, sent every `REPORT_S`; counts are since the process started."""
+    """The network's state, sent every `REPORT_S`; counts are since the process started. `alone` is
+    one of `alone.Alone`, "" with peers."""
 
     addresses: tuple[str, ...]
     peers: tuple[str, ...]
     state: str
+    alone: str
     bytes_in: int
     bytes_out: int
     foreign_peers: int
@@ -74,7 +88,7 @@ class Report(_Message, frozen=True, tag=True):
 REPORT_S = 1.0  # also the heartbeat by which the node knows that the network process lives
 
 Command = Start | Publish | Hold | Fetch
-Message = Listening | Failed | Report | AnyEvent
+Message = Listening | Failed | Notice | Report | AnyEvent
 
 _encode = msgspec.msgpack.Encoder().encode
 _commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
