@@ -1,8 +1,8 @@
 """Private swarms (SPEC.md section 12): what a pre-shared key changes, and nothing else.
 
 From the key and the manifest's swarm id follow the id that frames are signed for, the id that
-names topics and streams, which any neighbour sees, and the key that every frame is encrypted with. Who has no key cannot compute where the swarm meets, reads noise, and
-makes no frame that opens.
+names topics and streams, which any neighbour sees, and the key that every frame is encrypted with.
+Who has no key cannot compute where the swarm meets, reads noise, and makes no frame that opens.
 """
 
 import hmac
@@ -70,9 +70,7 @@ def read_key_file(text: str) -> bytes:
     """The key in a file's text; raises `ValueError`, without any of the text in it."""
     head, _, digits = text.rstrip().rpartition("\n")
     if f"{head}\n" != _FILE_HEAD or len(digits) != 2 * KEY_BYTES:
-        raise ValueError(
-            "it is not a libp2p swarm key (/key/swarm/psk/1.0.0/, /base16/, 64 digits)"
-        )
+        raise ValueError("it is no swarm key (lines: /key/swarm/psk/1.0.0/, /base16/, 64 digits)")
     try:
         return bytes.fromhex(digits)
     except ValueError:

@@ -28,8 +28,10 @@ from swarmnode.generate.prompt import PromptEncoder, prompt_encoder
 from swarmnode.identity import Identity, load_or_create
 from swarmnode.manifest import Manifest
 from swarmnode.metrics import Metrics
+from swarmnode.networking import ADDRESSES
 from swarmnode.questions import open_tasks, swarm_id
 from swarmnode.run_directory import MANIFEST, RunDirectory
+from swarmnode.swarm.alone import Alone
 from swarmnode.swarm.exchange import Exchange
 from swarmnode.swarm.mixing import Mixing
 from swarmnode.swarm.pool import Pool
@@ -39,14 +41,12 @@ from swarmnode.tasks.answer import instruction
 from swarmnode.tasks.scorer import Scorer
 from swarmnode.tasks.taskset import TaskSet
 from swarmnode.train import checkpoint
+from swarmnode.train.frozen import Frozen
 from swarmnode.train.policy import Policy
 from swarmnode.train.policy import load as load_policy
 from swarmnode.train.trainer import Trainer
 
 log = logging.getLogger(__name__)
-
-# In the run directory: how others reached this node when it last ran, one address a line.
-ADDRESSES = "addresses.txt"
 
 MakeTransport = Callable[[Identity, bytes, str], Transport]
 """(identity, swarm id, model label) → the network, not yet open."""
@@ -72,7 +72,7 @@ class Parts:
     codec: TextCodec
     prompts: PromptEncoder
     generator: Generator
-    trainer: Trainer
+    trainer: Trainer | Frozen
     rng: random.Random
     seed: int
     threads: int
@@ -142,7 +142,9 @@ def assemble(
         codec=codec,
         prompts=prompts,
         generator=make_generator(policy, prompts, settings, seed),
-        trainer=Trainer(
+        trainer=Frozen(policy.model)
+        if sharing.role == "rollout"
+        else Trainer(
             policy.model, settings.train, policy.pad_id, settings.generate.temperature, foreign
         ),
         rng=random.Random(seed),  # noqa: S311  draws of questions and rollouts
@@ -194,6 +196,7 @@ def _open_metrics(settings: Settings, swarm: Manifest, label: str, closing: Exit
     known: dict[str, list[str]] = {
         "rollouts_refused": [*Reason],
         "rollouts_missed": [*FetchProblem],
+        "alone": [*Alone],
     }
     metrics = Metrics(settings.metrics.host, settings.metrics.port, known)
     if settings.metrics.port >= 0:

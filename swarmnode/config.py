@@ -77,6 +77,8 @@ class SharingSettings(Section, frozen=True):
     """What is exchanged with the swarm and how much of it is trained on."""
 
     rule: Literal["hybrid", "sapo", "off"] = "hybrid"
+    # rollout: generate and publish, never train. train: train and take, publish nothing.
+    role: Literal["both", "train", "rollout"] = "both"
     # Peers' groups per round (J of SAPO); fewer where fewer are fresh. What hybrid makes of it:
     # `HybridSettings`.
     external: NonNegative = 4

@@ -44,6 +44,10 @@ LAYERS = {
     "swarmnode.manifest": Layer("protocol swarmnode.errors", "msgspec"),
     "swarmnode.identity": Layer("protocol swarmnode.errors", "nacl"),
     "swarmnode.metrics": Layer("swarmnode.errors swarmnode.report", "prometheus_client"),
+    "swarmnode.helper_metrics": Layer(
+        "swarmnode.errors swarmnode.swarm.alone swarmnode.swarm.transport", "prometheus_client"
+    ),
+    "swarmnode.networking": Layer(f"{SWARM} swarmnode.identity swarmnode.run_directory", "msgspec"),
     "swarmnode.run_directory": Layer("swarmnode.errors"),
     "swarmnode.plots": Layer("swarmnode.errors swarmnode.run_directory", "", "matplotlib"),
     "swarmnode.summary": Layer(
@@ -78,12 +82,13 @@ LAYERS = {
 }
 COMMAND = Layer(
     "protocol swarmnode.config swarmnode.errors swarmnode.identity swarmnode.joining swarmnode.log "
-    "swarmnode.manifest swarmnode.report swarmnode.run_directory swarmnode.summary "
+    "swarmnode.manifest swarmnode.networking swarmnode.report swarmnode.run_directory "
+    "swarmnode.summary swarmnode.helper_metrics swarmnode.swarm.private "
     "swarmnode.swarm.lifetime swarmnode.swarm.transport swarmnode.terminal",
     "rich msgspec",
     "swarmnode",
 )
-COMMANDS = ("joining", "demo", "evaluating", "inspection", "doctor", "status")
+COMMANDS = ("joining", "bootstrapping", "demo", "evaluating", "inspection", "doctor", "status")
 
 
 def violations(module: str, source: str) -> list[str]:
@@ -216,7 +221,10 @@ def test_the_command_line_loads_no_torch() -> None:
 
 @pytest.mark.slow
 def test_commands_tasks_and_swarm_load_no_torch() -> None:
-    commands = [f"swarmnode.{name}" for name in ("joining", "demo", "evaluating", "inspection")]
+    commands = [
+        f"swarmnode.{name}"
+        for name in ("joining", "bootstrapping", "demo", "evaluating", "inspection")
+    ]
     loaded = loaded_with(*commands, *modules_under("swarmnode.tasks", "swarmnode.swarm"))
     assert "reasoning_gym" in loaded
     assert not loaded & {"torch", "transformers", "hivemind", "datasets"}

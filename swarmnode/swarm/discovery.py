@@ -174,6 +174,7 @@ same --swarm"
         return (
             f"is in swarm {theirs.swarm_name!r} ({theirs.swarm_id[:4].hex()}), this node is in "
             f"{ours.swarm_name!r} ({ours.swarm_id[:4].hex()}): start both with the same --swarm"
+            f"{' and --swarm-key' if 'private' in (ours.swarm_name, theirs.swarm_name) else ''}"
         )
     return ""
 

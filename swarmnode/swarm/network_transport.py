@@ -222,6 +222,7 @@ class NetworkTransport:
                 case channel.Failed():
                     self._failure = message
                 case channel.Report(addresses=addresses, state=state):
+                    self._say_if_changed(message)
                     self._addresses, self._state = addresses, state
                     self._report = message
                 case Fetched(peer, id):
@@ -232,9 +233,17 @@ class NetworkTransport:
                 case _:
                     self._events.put(message, event_bytes(message))
 
+    def _say_if_changed(self, report: channel.Report) -> None:
+        if self._report is not None and self._report.alone == report.alone:
+            return
+        if report.alone in (Alone.UNREACHABLE, Alone.SILENT):
+            log.warning("training alone because=%r", report.state)
+        else:
+            log.info("network state=%r", report.state)
+
     def _lost(self, why: str, pause_s: float) -> None:
         """The network process is gone and the next one comes in `pause_s`."""
-        log.warning("network lost because=%r next_start_s=%g", why, pause_s)
+        log.warning("network lost, training alone because=%r next_start_s=%g", why, pause_s)
         with self._lock:
             self._is_listening = False
             self._restarts += 1
