@@ -69,7 +69,7 @@ def test_a_node_of_a_lan_listens_on_private_addresses_only() -> None:
     assert listening("0.0.0.0", lan_only=False) == ("0.0.0.0",)
     assert listening("127.0.0.1", lan_only=True) == ("127.0.0.1",)
     assert listening("10.1.2.3", lan_only=True) == ("10.1.2.3",)
-    with pytest.raises(ConfigError, match="--lan-only and --host 1.1.1.1"):
+    with pytest.raises(ConfigError, match=r"--lan-only and --host 1\.1\.1\.1"):
         listening("1.1.1.1", lan_only=True)
     try:
         found = listening("0.0.0.0", lan_only=True)
