@@ -4,6 +4,8 @@ Length-prefixed MessagePack of typed structs; no pickle, because the network pro
 that strangers can reach: whatever it is made to send, the node decodes only these.
 """
 
+import hashlib
+
 import msgspec
 
 from swarmnode.swarm.transport import AnyEvent
@@ -73,7 +75,8 @@ class Notice(_Message, frozen=True, tag=True):
 
 class Report(_Message, frozen=True, tag=True):
     """The network's state, sent every `REPORT_S`; counts are since the process started. `alone` is
-    one of `alone.Alone`, "" with peers."""
+    one of `alone.Alone`, "" with peers. `said` is the `mark` of the last announcement that went to
+    somebody."""
 
     addresses: tuple[str, ...]
     peers: tuple[str, ...]
@@ -83,6 +86,7 @@ class Report(_Message, frozen=True, tag=True):
     bytes_out: int
     foreign_peers: int
     dropped: dict[str, int]
+    said: bytes = b""
 
 
 REPORT_S = 1.0  # also the heartbeat by which the node knows that the network process lives
@@ -107,6 +111,11 @@ def body_length(header: bytes) -> int:
     if length > MAX_MESSAGE_BYTES:
         raise ValueError(f"message of {length} bytes on the channel")
     return length
+
+
+def mark(frame: bytes) -> bytes:
+    """Eight bytes to know a frame by."""
+    return hashlib.sha256(frame).digest()[:8]
 
 
 def decode_command(body: bytes) -> Command:

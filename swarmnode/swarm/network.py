@@ -75,6 +75,7 @@ class Network:
         self._notices: BoundedQueue[str] = BoundedQueue(_MAX_NOTICES, 64 * 1024)
         self._silent_s = 0.0  # for which the library has not answered
         self._unheard: bytes | None = None  # the newest announcement, while nobody heard it
+        self._said = b""  # the mark of the last one that somebody did
         self._is_on_lan = start.mdns
         self._book = AddressBook(Path(start.book) if start.book else None)
         self._seeker = Seeker(
@@ -140,7 +141,7 @@ class Network:
         except HostError:
             self._unheard = frame  # the library hangs, or is gone; `_watch` finds out
             return
-        self._unheard = None
+        self._unheard, self._said = None, channel.mark(frame)
         self._traffic.bytes_out += len(frame)
 
     async def _listen(self, messages: AsyncIterator[tuple[str, bytes]]) -> None:
@@ -228,6 +229,7 @@ class Network:
             bytes_in=self._traffic.bytes_in,
             bytes_out=self._traffic.bytes_out,
             foreign_peers=self._strangers.count,
+            said=self._said,
             dropped={
                 "events": self._events.dropped,
                 "oversized": self._oversized,

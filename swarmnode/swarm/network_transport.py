@@ -93,6 +93,8 @@ class NetworkTransport:
         self._report: channel.Report | None = None
         self._earlier: Counter[str] = Counter()  # counts of network processes that are gone
         self._restarts = 0
+        self._newest: bytes | None = None  # the last announcement
+        self._said = b""  # the mark of the last one that went to somebody, as far as is known
         self._state = "not started"
         self._heard_at = 0.0  # the last word of the network process, monotonic seconds
         self._trouble = f"no word from it within {START_S:.0f} s"  # why the last process ended
@@ -133,6 +135,7 @@ class NetworkTransport:
 
     def publish(self, frame: bytes) -> None:
         check_frame(frame, self._overhead_bytes)
+        self._newest = frame
         self._outgoing.publish(frame)
 
     def hold(self, id: bytes, frame: bytes) -> None:
@@ -225,6 +228,7 @@ class NetworkTransport:
                     self._say_if_changed(message)
                     self._addresses, self._state = addresses, state
                     self._report = message
+                    self._said = message.said or self._said
                 case Fetched(peer, id):
                     if self._pending.pop((peer, id), None) is not None:
                         self._events.put(message, event_bytes(message))
@@ -247,6 +251,8 @@ class NetworkTransport:
         with self._lock:
             self._is_listening = False
             self._restarts += 1
+            if self._newest is not None and channel.mark(self._newest) != self._said:
+                self._outgoing.publish_again(self._newest)
             self._report, self._earlier = None, self._earlier + _counts(self._report)
             self._trouble = why
             self._state = f"restarting in {pause_s:g} s: {why}"
