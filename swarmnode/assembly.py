@@ -162,7 +162,8 @@ def _check_same_swarm(directory: RunDirectory, name: str, swarm_hash: bytes) -> 
         before = manifest.load(str(directory.path / MANIFEST)).name
         raise ConfigError(
             f"the run in {directory.path} began in swarm {before!r} ({began_in[:8]}) and this is "
-            f"{name!r} ({swarm_hash.hex()[:8]}): give the --swarm it began with, or another --run"
+            f"{name!r} ({swarm_hash.hex()[:8]}): give the --swarm and --swarm-key it began "
+            f"with, or another --run"
         )
 
 

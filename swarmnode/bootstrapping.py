@@ -82,6 +82,7 @@ def _serve(swarm: str, settings: Settings, place: RunDirectory, *, as_json: bool
         url = metrics.open(swarm=name) if settings.metrics.port >= 0 else ""
         status = network.status()
         place.write(networking.ADDRESSES, "".join(f"{a}\n" for a in status.addresses))
+        metrics.record(status)
         _tell(status, name, url, as_json=as_json)
         return _look_after(network, metrics)
     finally:
