@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from swarmnode.train.alignment import Alignment
 from swarmnode.train.batch import Sample
 from swarmnode.train.optimizer import FULL_PRECISION
 from swarmnode.train.trainer import StepReport, TrainerState
@@ -25,7 +24,9 @@ class Frozen:
         self._trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self._model = model.requires_grad_(False)
 
-    def step(self, samples: Sequence[Sample], foreign_share: float = 1.0) -> StepReport:
+    def step(
+        self, samples: Sequence[Sample], foreign_share: float = 1.0, *, is_measured: bool = False
+    ) -> StepReport:
         """Does nothing and says so."""
         self._model.eval()
         return StepReport(
@@ -42,10 +43,6 @@ class Frozen:
             optimizer_steps=0,
             skipped="role",
         )
-
-    def alignment(self, samples: Sequence[Sample], foreign_share: float = 1.0) -> Alignment | None:
-        """None: there is no gradient."""
-        return None
 
     def state(self) -> TrainerState:
         """The weights, and what an optimiser would begin with: float32 copies of lesser ones."""

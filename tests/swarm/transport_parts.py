@@ -16,7 +16,7 @@ from swarmnode.swarm.transport import AnyEvent, Transport
 
 T = TypeVar("T")
 SWARM = bytes([7] * 32)
-DEADLINE_S = 60.0  # long: the machine may be busy; a passing test does not wait for it
+DEADLINE_S = 180.0  # long: the machine may be busy; a passing test does not wait for it
 
 
 def until(condition: Callable[[], T], what: str = "the condition") -> T:
