@@ -3,6 +3,8 @@
 | file | what it is |
 |---|---|
 | `cli.py` | the command line; what its commands do is in the next line's files |
+| `bootstrapping.py`, `helper_metrics.py` | `bootstrap`: a node that only helps others to meet |
+| `networking.py` | settings → a network, for all commands that open one |
 | `joining.py`, `demo.py`, `evaluating.py`, `inspection.py` | `join`, `demo`, `eval`, `inspect` |
 | `status.py`, `doctor/`, `pages/` | `status` and `top`; `doctor`; `report` |
 | `exporting.py`, `pausing.py` | `export`; `pause` and `resume` |

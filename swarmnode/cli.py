@@ -32,6 +32,28 @@ NetworkOption = Annotated[
         rich_help_panel="Network",
     ),
 ]
+LanOnlyOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--lan-only/--no-lan-only",
+        help="Listen, dial and announce on private networks only.",
+        rich_help_panel="Network",
+    ),
+]
+MdnsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Find peers on the local network: on, off, or auto (unless --host is loopback).",
+        rich_help_panel="Network",
+    ),
+]
+SwarmKeyOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Key file of a private swarm (swarmnode keys swarm makes one).",
+        rich_help_panel="Network",
+    ),
+]
 RunOption = Annotated[
     Path | None, typer.Option("--run", help="Run directory.", rich_help_panel="Run")
 ]
@@ -85,6 +107,12 @@ def join(
     peer: Annotated[
         list[str] | None,
         typer.Option(help="Address of a node of the swarm, as it prints it; may be repeated."),
+    ] = None,
+    role: Annotated[
+        str | None,
+        typer.Option(
+            help="both; rollout: generate and publish, never train; train: publish nothing."
+        ),
     ] = None,
     swarm: Annotated[
         str | None,
@@ -151,6 +179,9 @@ def join(
     offline: Annotated[
         bool, typer.Option("--offline", help="Do not open a network.", rich_help_panel="Network")
     ] = False,
+    lan_only: LanOnlyOption = None,
+    mdns: MdnsOption = None,
+    swarm_key: SwarmKeyOption = None,
     metrics_port: Annotated[
         int | None,
         typer.Option(
@@ -193,13 +224,16 @@ def join(
             "completions": completions,
             "max_new_tokens": max_new_tokens,
         },
-        "sharing": {"rule": sharing, "external": external},
+        "sharing": {"rule": sharing, "external": external, "role": role},
         "train": {"lr": lr},
         "network": {
             "host": host,
             "port": port,
             "peers": tuple(peer) if peer else None,
             "backend": "off" if offline else network,
+            "lan_only": lan_only,
+            "mdns": mdns,
+            "swarm_key": _absolute(swarm_key),
         },
         "run": {
             "rounds": rounds,
@@ -216,6 +250,53 @@ def join(
     from swarmnode import joining
 
     return joining.join(flags, settings_file, run, resume=resume)
+
+
+@app.command()
+def bootstrap(
+    swarm: Annotated[str, typer.Option(help="Built-in swarm or manifest file.")] = "reasoning",
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(help="Address of another node of the swarm; may be repeated."),
+    ] = None,
+    run: Annotated[
+        Path, typer.Option(help="Where its key, its log and the peers it knew are kept.")
+    ] = Path("runs/bootstrap"),
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on.", rich_help_panel="Network")
+    ] = None,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port, TCP and UDP.", rich_help_panel="Network")
+    ] = 4001,
+    network: NetworkOption = None,
+    lan_only: LanOnlyOption = None,
+    mdns: MdnsOption = None,
+    swarm_key: SwarmKeyOption = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Prometheus port on 127.0.0.1; 0: any free one, -1: none.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Run a node that only helps others to meet: no model, little memory, an address that stays.
+
+    It prints the addresses to hand out for --peer. Its key is in --run: keep it, and the addresses
+    stay the same. With hivemind it also relays for nodes behind NAT. Ctrl-C stops it.
+    """
+    from swarmnode import bootstrapping
+
+    flags: dict[str, dict[str, Any]] = {
+        "network": {
+            "host": host,
+            "port": port,
+            "peers": tuple(peer) if peer else None,
+            "backend": network,
+            "lan_only": lan_only,
+            "mdns": mdns,
+            "swarm_key": _absolute(swarm_key),
+        },
+        "metrics": {"port": metrics_port},
+    }
+    return bootstrapping.run(swarm, flags, run, as_json=as_json)
 
 
 @app.command()
@@ -450,6 +531,23 @@ def keys_import(
 
     me = identity.import_key(source, key)
     _print({"peer_id": me.peer_id, "file": str(key)}, False)
+
+
+@keys_app.command("swarm")
+def keys_swarm(
+    out: Annotated[Path, typer.Option(help="New file, readable by you alone.")],
+) -> None:
+    """Make the key of a private swarm. Whoever has it is a member: give it to members only."""
+    from protocol import private
+    from swarmnode import identity
+
+    identity.write_secret(out, private.new_key_file().encode())
+    _print({"swarm key": str(out), "use it with": f"--swarm-key {out}"}, False)
+
+
+def _absolute(path: Path | None) -> str | None:
+    """As the settings keep it: a run may be resumed from another folder."""
+    return None if path is None else str(path.absolute())
 
 
 def _print(values: dict[str, Any], as_json: bool) -> None:

@@ -84,6 +84,8 @@ class SharingSettings(Section, frozen=True):
     """What is exchanged with the swarm and how much of it is trained on."""
 
     rule: Literal["hybrid", "sapo", "off"] = "hybrid"
+    # rollout: generate and publish, never train. train: train and take, publish nothing.
+    role: Literal["both", "train", "rollout"] = "both"
     # Peers' groups per round (J of SAPO); fewer where fewer are fresh. What hybrid makes of it:
     # `HybridSettings`.
     external: NonNegative = 4
@@ -174,6 +176,11 @@ class NetworkSettings(Section, frozen=True):
     host: str = "0.0.0.0"  # noqa: S104  peers on other machines must reach a node that joined
     port: Port = 0  # 0: any free port
     peers: tuple[str, ...] = ()
+    lan_only: bool = False  # listen, dial and announce on private networks only
+    # Ask the local network for peers. auto: unless the node listens on loopback only.
+    mdns: Literal["auto", "on", "off"] = "auto"
+    # File of a private swarm's pre-shared key; "": the swarm is open to whoever has its manifest.
+    swarm_key: str = ""
 
 
 class RunSettings(Section, frozen=True):

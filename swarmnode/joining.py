@@ -1,15 +1,12 @@
 """What `swarmnode join` does: settings and run directory from flags, then one node to its end."""
 
 import logging
-import re
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,6 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from protocol.messages import Hello
 from swarmnode import config, deadline, log, manifest
 from swarmnode.config import Settings
 from swarmnode.errors import ConfigError, SwarmNodeError
@@ -112,9 +108,14 @@ def _run_node(
     # Imports torch and transformers: seconds, so only after the flags were found to be right.
     from swarmnode.node import Node
 
-    node = Node(
-        settings, swarm, directory, lambda *who: _transport(settings, swarm, directory, *who)
-    )
+    def network(identity: Identity, swarm_id: bytes, label: str) -> Transport:
+        from swarmnode import networking
+
+        return networking.make_transport(
+            settings.network, swarm.name, directory, identity, swarm_id, label
+        )
+
+    node = Node(settings, swarm, directory, network)
     tracker = None
     try:
         node.open()
@@ -159,61 +160,15 @@ def round_line(report: RoundReport) -> str:
     return f"{line} waiting_for={report.waiting_for!r}" if report.waiting_for else line
 
 
-def _transport(
-    settings: Settings,
-    swarm: Manifest,
-    directory: RunDirectory,
-    identity: Identity,
-    swarm_id: bytes,
-    label: str,
-) -> Transport:
-    if settings.network.backend == "off":
-        from swarmnode.swarm.memory import Hub, MemoryTransport
-
-        return MemoryTransport(Hub(), identity.peer_id)
-    from swarmnode.swarm import backends
-    from swarmnode.swarm.network_transport import NetworkTransport
-
-    hello = Hello.build(
-        swarm_id=swarm_id,
-        swarm_name=swarm.name,
-        software=f"swarmnode {metadata.version('swarmnode')}",
-        model_label=label,
-    )
-    network = settings.network
-    if network.port == 0:
-        network = msgspec.structs.replace(network, port=_last_port(directory, network.host))
-    backend = backends.choose(network.backend)
-    return NetworkTransport(backend, directory.identity, identity.peer_id, hello, network)
-
-
-def _last_port(directory: RunDirectory, host: str) -> int:
-    """The port of this run's last start if it is free again, so that peers find the node; or 0."""
-    try:
-        found = re.search(r"/tcp/(\d+)/", (directory.path / "addresses.txt").read_text())
-    except OSError:
-        return 0
-    port = int(found[1]) if found else 0
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-        with socket.socket(family, kind) as one:
-            try:
-                one.bind((host, port))
-            except OSError:
-                return 0
-    return port
-
-
 def _settings(flags: dict[str, dict[str, Any]], settings_file: Path | None) -> Settings:
     """Flags over the settings file: the user's or, without one, the one that the run was started
     with before."""
-    from swarmnode.swarm.multiaddr import split_peer
+    from swarmnode import networking
 
     named = config.load(settings_file, {"model": flags["model"]}).model.name
     settings = config.load(settings_file, flags, config.preset(named))
     by_flag = flags["network"]["peers"] is not None
-    for peer in settings.network.peers:
-        split_peer(peer, "--peer" if by_flag else f"{settings_file}: `network.peers`")
+    networking.check(settings.network, "--peer" if by_flag else f"{settings_file}: `network.peers`")
     return settings
 
 

@@ -92,7 +92,8 @@ class Metrics:
     """The exporter. `open` listens, `record` takes a round's report, `close` stops listening.
 
     `known` are label values by counter, told as 0 from the start: a counter that first appears at 1
-    has not risen in Prometheus' eyes, so the first refusal would go unseen.
+    has not risen in Prometheus' eyes, so the first refusal would go unseen. Under "alone" they are
+    the reasons that a report's `alone` may give.
     """
 
     def __init__(
@@ -119,12 +120,19 @@ class Metrics:
             for name, (text, label) in _LABELLED.items()
         }
         for name, values in known.items():
-            for value in values:
+            for value in values if name in self._labelled else ():
                 self._labelled[name].labels(value)
+        self._alone_reasons = tuple(known.get("alone", ()))
         self._held_out = Gauge(
             "swarmnode_held_out_task_accuracy",
             "Greedy accuracy on held-out questions, last evaluation.",
             ["task"],
+            registry=self._registry,
+        )
+        self._alone = Gauge(
+            "swarmnode_alone",
+            "1 for the reason why no peer is connected, else 0.",
+            ["because"],
             registry=self._registry,
         )
         self._info = Info("swarmnode_node", "What this node runs.", registry=self._registry)
@@ -161,6 +169,8 @@ class Metrics:
         self._gauges["staleness_seconds"].set(report.staleness_s or 0.0)
         self._gauges["pool_age_seconds"].set(report.pool_age_s)
         self._gauges["last_round_timestamp_seconds"].set(report.time)
+        for reason in self._alone_reasons:
+            self._alone.labels(reason).set(report.alone == reason)
         for phase, seconds in report.seconds.items():
             if phase != "total":  # sums over phases would count everything twice
                 self._labelled["phase_seconds"].labels(phase).inc(seconds)

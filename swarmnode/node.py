@@ -164,7 +164,7 @@ class Node:
 
     def _choose_paired(self) -> list[Question]:
         """Peers' questions that this node answers too, in the place of own ones."""
-        if not self._shares:
+        if not self._takes:
             return []
         parts = self._parts
         chosen = parts.mixing.pair(parts.pool.groups(), parts.exchange.lag, parts.rng)
@@ -217,7 +217,7 @@ class Node:
         return Group(question, tuple(completions), rewards, version, temperature)
 
     def _publish(self, own: Sequence[Published]) -> None:
-        if self._shares:
+        if self._shares and self._settings.sharing.role != "train":
             offered = own[: self._settings.sharing.publish]
             self._parts.exchange.publish(offered, round=self._progress.round, now=time.time())
 
@@ -239,7 +239,7 @@ class Node:
     def _choose_external(self) -> list[Group]:
         """Takes this round's groups from the pool and asks peers for the next round's."""
         sharing, parts, now = self._settings.sharing, self._parts, time.time()
-        if not self._shares:
+        if not self._takes:
             return []
         parts.pool.expire(now, self._progress.round)
         chosen = parts.mixing.choose(parts.pool.groups(), parts.exchange.lag, parts.rng)
@@ -252,6 +252,8 @@ class Node:
 
     def _train(self, own: Sequence[Group], chosen: Sequence[Group]) -> StepReport:
         parts, hybrid = self._parts, self._settings.hybrid
+        if self._settings.sharing.role == "rollout":
+            return parts.trainer.step([])
 
         def advantages(task: str, rewards: Sequence[float]) -> Sequence[float]:
             return foreign_advantages(rewards, parts.mixing.ability.rate(task), hybrid)
@@ -324,7 +326,7 @@ class Node:
             network,
             dict(self._seconds),
             copy.deepcopy(totals),
-            shares=self._shares,
+            takes=self._takes,
         )
 
     def _record(self, report: RoundReport) -> None:
@@ -372,6 +374,11 @@ class Node:
     def _shares(self) -> bool:
         """Whether this node exchanges at all: it may train alone by choice."""
         return self._settings.sharing.rule != "off" and self._settings.network.backend != "off"
+
+    @property
+    def _takes(self) -> bool:
+        """Whether this node asks peers for rollouts: a node that only generates does not."""
+        return self._shares and self._settings.sharing.role != "rollout"
 
     def _is_done(self) -> bool:
         run = self._settings.run

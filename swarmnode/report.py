@@ -49,7 +49,9 @@ class RoundReport:
     completions divided by their number. `foreign_share` multiplies their weight in the loss.
     `sharing_gain`: the share of this node's progress that peers' completions bring, with
     its standard error (`gain.py`). `foreign_peers`: of other swarms, that greeted this node since
-    it was started. `waiting_for` says in words why the node is not learning, if so.
+    it was started. `waiting_for` says in words why the node is not learning, if so. `alone` is why
+    no peer is connected, in one word of `swarm.alone.Alone`, `alone_because` in a sentence; both
+    are empty with peers.
     """
 
     round: int
@@ -82,6 +84,8 @@ class RoundReport:
     foreign_peers: int
     network_dropped: Mapping[str, int]
     waiting_for: str
+    alone: str
+    alone_because: str
     seconds: Mapping[str, float]
     totals: Totals
 

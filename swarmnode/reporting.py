@@ -30,9 +30,9 @@ def round_report(
     seconds: Mapping[str, float],
     totals: Totals,
     *,
-    shares: bool,
+    takes: bool,
 ) -> RoundReport:
-    """The row of this round; `shares` is false for a node that trains alone by choice."""
+    """The row of this round; `takes` is false for a node that asks no peer, by choice."""
     own, chosen, gain = groups.own, groups.chosen, parts.gain.now()
     return RoundReport(
         round=round,
@@ -64,22 +64,26 @@ def round_report(
         network_restarts=network.restarts,
         foreign_peers=network.foreign_peers,
         network_dropped=dict(network.dropped),
-        waiting_for=_waiting_for(step, network, len(chosen), parts, shares=shares),
+        waiting_for=_waiting_for(step, network, len(chosen), parts, takes=takes),
+        alone=network.alone,
+        alone_because=network.state if network.alone else "",
         seconds=seconds,
         totals=totals,
     )
 
 
 def _waiting_for(
-    step: StepReport, network: TransportStatus, chosen: int, parts: Parts, *, shares: bool
+    step: StepReport, network: TransportStatus, chosen: int, parts: Parts, *, takes: bool
 ) -> str:
     """Why this round taught less than it could, in words; empty when all is well."""
     reasons = []
     if step.skipped == "no-samples":
         reasons.append("no signal: all completions of every group were rewarded alike")
-    elif step.skipped:
+    elif step.skipped == "non-finite":
         reasons.append(f"step skipped: {step.skipped} loss or gradient")
-    if shares and chosen == 0:
+    if step.skipped == "role" and network.alone:
+        reasons.append(network.state)
+    if takes and chosen == 0:
         if not network.peers:
             reasons.append(network.state)
         elif parts.exchange.peers_heard == 0:

@@ -95,6 +95,8 @@ def round_report(round: int = 1, **changes: Any) -> RoundReport:
         "foreign_peers": 0,
         "network_dropped": {},
         "waiting_for": "",
+        "alone": "",
+        "alone_because": "",
         "seconds": {"generate": 1.5, "train": 0.5, "total": 2.0},
         "totals": Totals(),
     }

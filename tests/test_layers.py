@@ -60,6 +60,10 @@ LAYERS = {
         "msgspec rich",
         "matplotlib",
     ),
+    "swarmnode.helper_metrics": Layer(
+        "swarmnode.errors swarmnode.swarm.alone swarmnode.swarm.transport", "prometheus_client"
+    ),
+    "swarmnode.networking": Layer(f"{SWARM} swarmnode.identity swarmnode.run_directory", "msgspec"),
     "swarmnode.plots": Layer("swarmnode.errors swarmnode.run_directory", "", "matplotlib"),
     "swarmnode.summary": Layer(
         "swarmnode.errors swarmnode.identity swarmnode.report swarmnode.run_directory"
@@ -93,14 +97,17 @@ LAYERS = {
 }
 COMMAND = Layer(
     "protocol swarmnode.config swarmnode.deadline swarmnode.doctor swarmnode.errors "
-    "swarmnode.identity swarmnode.joining swarmnode.life swarmnode.log swarmnode.manifest "
-    "swarmnode.report swarmnode.rows swarmnode.run_directory swarmnode.run_view "
-    "swarmnode.run_words swarmnode.summary swarmnode.swarm.lifetime swarmnode.swarm.transport "
+    "swarmnode.helper_metrics swarmnode.identity swarmnode.joining swarmnode.life swarmnode.log "
+    "swarmnode.manifest swarmnode.networking swarmnode.report swarmnode.rows "
+    "swarmnode.run_directory swarmnode.run_view swarmnode.run_words swarmnode.summary "
+    "swarmnode.swarm.lifetime swarmnode.swarm.private swarmnode.swarm.transport "
     "swarmnode.terminal swarmnode.tracking",
     "rich msgspec",
     "swarmnode",
 )
-COMMANDS = ("joining", "demo", "evaluating", "inspection", "status", "pausing")
+COMMANDS = (
+    "joining", "bootstrapping", "demo", "evaluating", "inspection", "status", "pausing",
+)  # fmt: skip
 # These look at models and their hub themselves.
 WITH_MODELS = COMMAND._replace(lazily="swarmnode torch huggingface_hub")
 COMMANDS_WITH_MODELS = ("doctor", "exporting")
@@ -237,7 +244,10 @@ def test_the_command_line_loads_no_torch() -> None:
 
 @pytest.mark.slow
 def test_commands_tasks_and_swarm_load_no_torch() -> None:
-    commands = [f"swarmnode.{name}" for name in ("joining", "demo", "evaluating", "inspection")]
+    commands = [
+        f"swarmnode.{name}"
+        for name in ("joining", "bootstrapping", "demo", "evaluating", "inspection")
+    ]
     loaded = loaded_with(*commands, *modules_under("swarmnode.tasks", "swarmnode.swarm"))
     assert "reasoning_gym" in loaded
     assert not loaded & {"torch", "transformers", "hivemind", "datasets"}

@@ -10,7 +10,13 @@
       network_process.py  the process: starts one library's host, ends with the node
       network.py          what goes on in it, whatever the library
       fetching.py         streams between two nodes: fetch by id, greeting
-      discovery.py        dialling given peers, finding others
+      discovery.py        dialling given peers, greeting
+      seeking.py          finding others: from the four files below, and the DHT
+        address_book.py     peers that were connected before, on disk
+        acquaintances.py    peers that peers know
+        lan.py, mdns.py     peers on the local network; its packets
+        reach.py            which addresses are dialled at all
+      alone.py            why this node is alone
       host.py             what all this needs of a library
       hivemind_p2pd.py    a host that is hivemind's Go daemon
         p2pd.py             starting it
@@ -22,7 +28,9 @@
         libp2p_streams.py   its streams
       multiaddr.py        addresses and peer ids, text and binary
       ports.py            which port is free
+      interfaces.py       which addresses of this machine are listened on
       lifetime.py         ending with the parent process
+    private.py          a private swarm's frames
     bounded.py          queues and stores that drop the oldest
     exchange.py         this node's side: publish, note offers, fetch, admit
     admission.py        what is refused, in which order, under which name

@@ -4,6 +4,8 @@ Length-prefixed MessagePack of typed structs; no pickle, because the network pro
 that strangers can reach: whatever it is made to send, the node decodes only these.
 """
 
+import hashlib
+
 import msgspec
 
 from swarmnode.swarm.transport import AnyEvent
@@ -19,7 +21,9 @@ class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_un
 
 class Start(_Message, frozen=True, tag=True):
     """First command. `folder` is private and removed at the end, `hello` the encoded greeting,
-    `peers` the user's addresses, checked. `backend` is "hivemind" or "libp2p"."""
+    `peers` the user's addresses, checked. `backend` is "hivemind" or "libp2p". `book` is the file
+    of the peers known before, "" for none; `mdns` whether the local network is asked. Frames may be
+    `overhead_bytes` longer than the protocol's limits: a private swarm encrypts them."""
 
     backend: str
     folder: str
@@ -30,6 +34,10 @@ class Start(_Message, frozen=True, tag=True):
     peers: tuple[str, ...]
     swarm_id: bytes
     hello: bytes
+    book: str = ""
+    lan_only: bool = False
+    mdns: bool = False
+    overhead_bytes: int = 0
 
 
 class Publish(_Message, frozen=True, tag=True):
@@ -59,22 +67,32 @@ class Failed(_Message, frozen=True, tag=True):
     is_users_fault: bool
 
 
+class Notice(_Message, frozen=True, tag=True):
+    """One line for the node's log."""
+
+    text: str
+
+
 class Report(_Message, frozen=True, tag=True):
-    """The network's state, sent every `REPORT_S`; counts are since the process started."""
+    """The network's state, sent every `REPORT_S`; counts are since the process started. `alone` is
+    one of `alone.Alone`, "" with peers. `said` is the `mark` of the last announcement that went to
+    somebody."""
 
     addresses: tuple[str, ...]
     peers: tuple[str, ...]
     state: str
+    alone: str
     bytes_in: int
     bytes_out: int
     foreign_peers: int
     dropped: dict[str, int]
+    said: bytes = b""
 
 
 REPORT_S = 1.0  # also the heartbeat by which the node knows that the network process lives
 
 Command = Start | Publish | Hold | Fetch
-Message = Listening | Failed | Report | AnyEvent
+Message = Listening | Failed | Notice | Report | AnyEvent
 
 _encode = msgspec.msgpack.Encoder().encode
 _commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
@@ -93,6 +111,11 @@ def body_length(header: bytes) -> int:
     if length > MAX_MESSAGE_BYTES:
         raise ValueError(f"message of {length} bytes on the channel")
     return length
+
+
+def mark(frame: bytes) -> bytes:
+    """Eight bytes to know a frame by."""
+    return hashlib.sha256(frame).digest()[:8]
 
 
 def decode_command(body: bytes) -> Command:

@@ -68,9 +68,11 @@ class Fetcher:
         emit: Callable[[AnyEvent], None],
         tasks: TaskGroup,
         fetch_s: float = FETCH_S,
+        max_frame_bytes: int = MAX_FRAME_BYTES,
     ) -> None:
         self._host = host
         self._fetch_s = fetch_s
+        self._max_frame_bytes = max_frame_bytes
         self._protocol = protocol
         self._traffic = traffic
         self._emit = emit
@@ -134,7 +136,7 @@ class Fetcher:
             await _send_block(stream, request)
             self._traffic.bytes_out += len(request)
             for id in wanted:
-                frame = await _read_block(stream, MAX_FRAME_BYTES)
+                frame = await _read_block(stream, self._max_frame_bytes)
                 self._traffic.bytes_in += len(frame)
                 if frame:
                     del missing[id]

@@ -26,7 +26,12 @@ async def opened(start: channel.Start) -> AsyncIterator[Host]:
     folder = Path(start.folder)
     try:
         async with p2pd.started(
-            folder, start.identity_path, start.host, start.port, start.peers
+            folder,
+            start.identity_path,
+            start.host,
+            start.port,
+            start.peers,
+            lan_only=start.lan_only,
         ) as daemon:
             control = Control(daemon.control_socket, folder / "streams.sock", load_messages())
             peer_id, addresses = await control.identify()

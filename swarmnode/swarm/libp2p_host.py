@@ -24,6 +24,7 @@ from swarmnode.swarm.host import Admits, HostError, Stream, StreamCut
 from swarmnode.swarm.libp2p_gossip import Admitted, Gate, Malformed
 from swarmnode.swarm.libp2p_providers import Known, Providers, ProviderServer, Surroundings
 from swarmnode.swarm.libp2p_streams import FAILURES, CheckedStream, PeerStream, end, explained
+from swarmnode.swarm.reach import Reach
 
 _CID_PREFIX_BYTES = 2  # version and codec; Kademlia's key is the multihash behind them
 _MAX_DIALLED = 4  # addresses of one peer
@@ -41,9 +42,10 @@ _CHECK_S = 1.0
 class Libp2pHost:
     """A `Host` over py-libp2p, for one swarm."""
 
-    def __init__(self, host: IHost, pubsub: Pubsub, swarm_id: bytes) -> None:
+    def __init__(self, host: IHost, pubsub: Pubsub, swarm_id: bytes, reach: Reach) -> None:
         self.malformed = 0
         self._host = host
+        self._reach = reach
         self._network = host.get_network()
         self._pubsub = pubsub
         self._topic = announcement_topic(swarm_id)
@@ -76,7 +78,9 @@ class Libp2pHost:
         if peer in self._banned:
             raise HostError("it sent malformed gossip and is avoided for some minutes")
         known = addresses or self._addresses(peer)
-        usable = [text for text in known if multiaddr.tcp_endpoint(text)][:_MAX_DIALLED]
+        usable = [
+            text for text in known if multiaddr.tcp_endpoint(text) and self._reach.allows(text)
+        ][:_MAX_DIALLED]
         problem = HostError("no TCP address of it is known")
         try:
             with trio.fail_after(timeout_s):

@@ -17,6 +17,7 @@ from pathlib import Path
 import anyio
 
 from swarmnode.errors import ConfigError, SwarmNodeError
+from swarmnode.swarm.interfaces import listening
 from swarmnode.swarm.lifetime import dies_with_parent
 from swarmnode.swarm.p2pd_control import folder_of_hivemind
 from swarmnode.swarm.ports import check_port_is_free, taken
@@ -44,7 +45,13 @@ class Daemon:
 
 @asynccontextmanager
 async def started(
-    folder: Path, identity_path: str, host: str, port: int, relays: Sequence[str]
+    folder: Path,
+    identity_path: str,
+    host: str,
+    port: int,
+    relays: Sequence[str],
+    *,
+    lan_only: bool = False,
 ) -> AsyncIterator[Daemon]:
     """Runs the daemon while the context lasts; `relays` are peers that may relay for a node
     behind NAT.
@@ -52,12 +59,13 @@ async def started(
     Raises `ConfigError` when the port is taken, `SwarmNodeError` when the daemon does not start.
     """
     check_port_is_free(host, port)
+    hosts = listening(host, lan_only=lan_only)
     control_socket = folder / "control.sock"
     path = program()
     try:
         process = await asyncio.create_subprocess_exec(
             path,
-            *_flags(control_socket, identity_path, host, port, relays),
+            *_flags(control_socket, identity_path, hosts, port, relays, lan_only=lan_only),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -85,25 +93,36 @@ def program() -> Path:
 
 
 def _flags(
-    control_socket: Path, identity_path: str, host: str, port: int, relays: Sequence[str]
+    control_socket: Path,
+    identity_path: str,
+    hosts: Sequence[str],
+    port: int,
+    relays: Sequence[str],
+    *,
+    lan_only: bool,
 ) -> list[str]:
-    address = ipaddress.ip_address(host)
-    ip = f"/ip{address.version}/{address}"
+    ips = [ipaddress.ip_address(host) for host in hosts]
+    # QUIC too: hole punching succeeds over QUIC only.
+    listen = [
+        f"/ip{ip.version}/{ip}/{transport}"
+        for ip in ips
+        for transport in (f"tcp/{port}", f"udp/{port}/quic-v1")
+    ]
     # A node on loopback has no NAT to get through, and reachability probes cost CPU when idle.
-    is_public = not address.is_loopback
+    is_public = not lan_only and not any(ip.is_loopback for ip in ips)
     flags = {
         "listen": f"/unix{control_socket}",
         "id": identity_path,
-        # QUIC too: hole punching succeeds over QUIC only.
-        "hostAddrs": f"{ip}/tcp/{port},{ip}/udp/{port}/quic-v1",
+        "hostAddrs": ",".join(listen),
         "natPortMap": "0",
         "pubsub": "1",
         "pubsubRouter": "gossipsub",
         "pubsubSign": "1",
         "pubsubSignStrict": "1",
         # Server mode: in automatic mode nodes on private addresses stay clients, and a DHT of
-        # clients finds nobody.
-        "dhtServer": "1",
+        # clients finds nobody. On a LAN none: the daemon dials whom it hears of in the DHT, and
+        # would not ask us whether that is a private address.
+        "dhtServer": "0" if lan_only else "1",
         "connManager": "1",
         "connLo": str(_LOW),
         "connHi": str(_HIGH),

@@ -148,13 +148,16 @@ class Control:
         request.dht.cid = cid
         request.dht.count = count
         found: dict[str, list[str]] = {}
-        async with self._connection() as (reader, writer), asyncio.timeout(timeout_s + 1):
-            await self._exchange(reader, writer, request, timeout_s + 1)
-            while len(found) <= count:
-                answer = await self._read(reader, self._pb.DHTResponse())
-                if answer.type == self._pb.DHTResponse.END:
-                    break
-                found[multiaddr.peer_id_text(answer.peer.id)] = _texts(answer.peer.addrs)
+        try:
+            async with self._connection() as (reader, writer), asyncio.timeout(timeout_s + 1):
+                await self._exchange(reader, writer, request, timeout_s + 1)
+                while len(found) <= count:
+                    answer = await self._read(reader, self._pb.DHTResponse())
+                    if answer.type == self._pb.DHTResponse.END:
+                        break
+                    found[multiaddr.peer_id_text(answer.peer.id)] = _texts(answer.peer.addrs)
+        except TimeoutError as error:
+            raise HostError("timed out") from error
         return found
 
     @asynccontextmanager

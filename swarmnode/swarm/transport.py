@@ -95,7 +95,7 @@ class TransportStatus:
     duplicates and discovery are not in it. `foreign_peers` counts those that greeted this node and
     are of another swarm or protocol version, each once. `dropped` counts lost items by queue name
     (closed set, see `QUEUES`). `state` is one line for a person; when no peer is connected it says
-    why.
+    why, and `alone` says it in one word of `alone.Alone`.
     """
 
     peer_id: str
@@ -108,6 +108,7 @@ class TransportStatus:
     foreign_peers: int = 0
     restarts: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
+    alone: str = ""
 
 
 # The keys of `TransportStatus.dropped`; metric labels.
@@ -119,6 +120,7 @@ QUEUES = (
     "oversized",  # gossip messages above the protocol's limit
     "flood",  # announcements of a publisher who sends far too many
     "streams",  # peers turned away because too many were being served
+    "unreadable",  # frames not encrypted with the private swarm's key
     "malformed",  # gossip that broke its format or signature (libp2p; p2pd counts none)
 )
 
@@ -135,10 +137,11 @@ class Transport(Protocol):
         ...
 
     def publish(self, frame: bytes) -> None:
-        """Gossips one frame to the whole swarm; to nobody when alone. This node does not hear it.
+        """Gossips one frame to the whole swarm. This node does not hear it.
 
-        Frames may overtake one another; one published before a peer joined does not reach it, and
-        of a burst of more than some 30 the libraries drop the rest.
+        Frames may overtake one another; one published before a peer joined does not reach it, but
+        for the newest one of a node that was alone. Of a burst of more than some 30 the libraries
+        drop the rest.
         Raises `ValueError` for a frame above the protocol's limit for announcements.
         """
         ...
@@ -172,10 +175,11 @@ class Transport(Protocol):
         ...
 
 
-def check_frame(frame: bytes) -> None:
+def check_frame(frame: bytes, overhead_bytes: int = 0) -> None:
     """Raises `ValueError` for an announcement that no peer would accept: a bug of the caller."""
-    if not 0 < len(frame) <= MAX_ANNOUNCEMENT_BYTES:
-        raise ValueError(f"announcement of {len(frame)} bytes, allowed 1-{MAX_ANNOUNCEMENT_BYTES}")
+    limit = MAX_ANNOUNCEMENT_BYTES + overhead_bytes
+    if not 0 < len(frame) <= limit:
+        raise ValueError(f"announcement of {len(frame)} bytes, allowed 1-{limit}")
 
 
 def check_fetch(peer: str, ids: Sequence[bytes]) -> None:
@@ -192,11 +196,12 @@ def check_id(id: bytes) -> None:
         raise ValueError(f"id of {len(id)} bytes, not {HASH_BYTES}")
 
 
-def check_held(id: bytes, frame: bytes) -> None:
+def check_held(id: bytes, frame: bytes, overhead_bytes: int = 0) -> None:
     """Raises `ValueError` for a frame that no peer would take: a bug of the caller."""
     check_id(id)
-    if not 0 < len(frame) <= MAX_FRAME_BYTES:
-        raise ValueError(f"frame of {len(frame)} bytes, allowed 1-{MAX_FRAME_BYTES}")
+    limit = MAX_FRAME_BYTES + overhead_bytes
+    if not 0 < len(frame) <= limit:
+        raise ValueError(f"frame of {len(frame)} bytes, allowed 1-{limit}")
 
 
 def event_bytes(event: AnyEvent) -> int:

@@ -33,6 +33,8 @@ def test_names_follow_the_spec() -> None:
         "question_seed": int(hashlib.sha256(seed_input).hexdigest()[:8], 16),
         "announcement_topic": f"/swarmnode/1/{swarm.hex()}/announcements",
         "fetch_protocol": f"/swarmnode/1/{swarm.hex()}/fetch",
+        "peers_protocol": f"/swarmnode/1/{swarm.hex()}/peers",
+        "lan_service": f"_p2p-{discovery[:32]}._udp.local",
         "hello_protocol": "/swarmnode/hello",
         "discovery_key": discovery,
         "discovery_cid": "01551220" + discovery,

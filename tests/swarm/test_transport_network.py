@@ -167,7 +167,7 @@ def test_peer_of_another_swarm_is_noted_with_what_to_do(open_node):
         "start both with the same --swarm"
     ]
     assert node.status().peers == ()
-    until(lambda: "none of which is in this swarm" in node.status().state)
+    until(lambda: "in this swarm yet" in node.status().state)
     # The side that was dialled says so, too.
     until(lambda: other.status().foreign_peers == 1)
     until(lambda: notes(other, seen))
