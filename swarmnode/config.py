@@ -167,6 +167,10 @@ class NetworkSettings(Section, frozen=True):
     host: str = "0.0.0.0"  # noqa: S104  peers on other machines must reach a node that joined
     port: Port = 0  # 0: any free port
     peers: tuple[str, ...] = ()
+    # What peers are told instead of the addresses this machine has, without /p2p/: of a router
+    # that forwards a port, of a container's host.
+    announce: tuple[str, ...] = ()
+    upnp: bool = False  # ask the router to forward the port; hivemind only
 
 
 class RunSettings(Section, frozen=True):

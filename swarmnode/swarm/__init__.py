@@ -14,6 +14,7 @@
       host.py             what all this needs of a library
       hivemind_p2pd.py    a host that is hivemind's Go daemon
         p2pd.py             starting it
+        nat.py              how its nodes behind NATs reach one another
         p2pd_control.py     talking to it
       libp2p_trio.py      starting py-libp2p, pure Python
         libp2p_host.py      the host that it is

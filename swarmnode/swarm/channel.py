@@ -19,7 +19,7 @@ class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_un
 
 class Start(_Message, frozen=True, tag=True):
     """First command. `folder` is private and removed at the end, `hello` the encoded greeting,
-    `peers` the user's addresses, checked. `backend` is "hivemind" or "libp2p"."""
+    `peers` and `announce` the user's addresses, checked. `backend` is "hivemind" or "libp2p"."""
 
     backend: str
     folder: str
@@ -30,6 +30,8 @@ class Start(_Message, frozen=True, tag=True):
     peers: tuple[str, ...]
     swarm_id: bytes
     hello: bytes
+    announce: tuple[str, ...] = ()
+    upnp: bool = False
 
 
 class Publish(_Message, frozen=True, tag=True):
@@ -69,6 +71,7 @@ class Report(_Message, frozen=True, tag=True):
     bytes_out: int
     foreign_peers: int
     dropped: dict[str, int]
+    relayed: tuple[str, ...] = ()
 
 
 REPORT_S = 1.0  # also the heartbeat by which the node knows that the network process lives

@@ -94,6 +94,9 @@ class Libp2pHost:
     async def peers(self) -> list[str]:
         return sorted(str(peer) for peer in self._host.get_connected_peers())
 
+    async def relayed(self) -> list[str]:
+        return []  # it neither relays nor dials through relays
+
     async def subscribers(self, topic: str) -> list[str]:
         subscribed = self._pubsub.peer_topics.get(topic, set())
         return sorted(str(peer) for peer in subscribed if peer in self._pubsub.peers)

@@ -59,6 +59,8 @@ async def opened(start: channel.Start) -> AsyncIterator[Host]:
     """The running host. When a part of py-libp2p fails, its error is raised in a group."""
     logging.disable(logging.CRITICAL)
     try:
+        if start.upnp:
+            raise ConfigError("UPnP needs the backend hivemind: leave --upnp or forward the port")
         check_port_is_free(start.host, start.port)
         ip = ipaddress.ip_address(start.host)
         listen = Multiaddr(f"/ip{ip.version}/{ip}/tcp/{start.port}")
@@ -92,7 +94,8 @@ def _assembled(start: channel.Start, listen: Multiaddr) -> tuple[IHost, GossipSu
         connection_config=ConnectionConfig(
             min_connections=0, low_watermark=_LOW, high_watermark=_HIGH, max_connections=_MOST
         ),
-        announce_addrs=expand_wildcard_address(listen),
+        announce_addrs=[Multiaddr(text) for text in start.announce]
+        or expand_wildcard_address(listen),
     )
     router = GossipSub(
         [PROTOCOL_ID_V11],

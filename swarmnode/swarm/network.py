@@ -128,6 +128,7 @@ class Network:
         while True:
             self._neighbours.connected = frozenset(await self._host.peers())
             self._neighbours.members = tuple(await self._host.subscribers(self._topic))
+            self._neighbours.relayed = tuple(await self._host.relayed())
             self._newest_report = self._report(await self._addresses())
             self._something.set()
             await anyio.sleep(channel.REPORT_S)
@@ -152,12 +153,13 @@ class Network:
                 "streams": self._traffic.streams_refused,
                 "malformed": self._host.malformed,
             },
+            relayed=self._neighbours.relayed,
         )
 
     def _state(self) -> str:
         count = len(self._neighbours.members)
         if count:
-            return f"connected to {count} peer{'s' if count > 1 else ''}"
+            return f"connected to {count} peer{'s' if count > 1 else ''}{self._detours()}"
         problems = [text for text in (d.problem() for d in self._diallers) if text]
         if problems:
             more = f" ({len(problems) - 1} more fail)" if len(problems) > 1 else ""
@@ -168,6 +170,10 @@ class Network:
         if self._diallers:
             return f"alone: dialing {self._diallers[0].address}"
         return "alone: no --peer given, waiting for others to join"
+
+    def _detours(self) -> str:
+        relayed = len(self._neighbours.relayed)
+        return f", {relayed} more through a relay" if relayed else ""
 
     def _emit(self, event: AnyEvent) -> None:
         self._events.put(event, event_bytes(event))

@@ -21,7 +21,7 @@ from swarmnode.config import NetworkSettings
 from swarmnode.errors import ConfigError, SwarmNodeError
 from swarmnode.swarm import channel
 from swarmnode.swarm.bounded import BoundedQueue
-from swarmnode.swarm.multiaddr import split_peer
+from swarmnode.swarm.multiaddr import check_announced, split_peer
 from swarmnode.swarm.outgoing import Outgoing
 from swarmnode.swarm.ports import check_port_is_free, choose_port
 from swarmnode.swarm.supervisor import START_S, Supervisor
@@ -82,6 +82,8 @@ class NetworkTransport:
     def open(self) -> None:
         for peer in self._settings.peers:
             split_peer(peer)
+        for address in self._settings.announce:
+            check_announced(address)
         host, port = self._settings.host, self._settings.port
         if port:
             check_port_is_free(host, port)
@@ -96,6 +98,8 @@ class NetworkTransport:
             peers=self._settings.peers,
             swarm_id=self._hello.swarm_id,
             hello=encode_hello(self._hello),
+            announce=self._settings.announce,
+            upnp=self._settings.upnp,
         )
         self._supervisor = Supervisor(start, self._outgoing, self._receive, self._lost)
         self._supervisor.open()
@@ -157,6 +161,7 @@ class NetworkTransport:
                 foreign_peers=counts["foreign_peers"],
                 restarts=self._restarts,
                 dropped={name: dropped[name] for name in QUEUES},
+                relayed=self._report.relayed if self._report else (),
             )
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ import contextlib
 import ipaddress
 import signal
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ import anyio
 
 from swarmnode.errors import ConfigError, SwarmNodeError
 from swarmnode.swarm.lifetime import dies_with_parent
+from swarmnode.swarm.nat import Nat
 from swarmnode.swarm.p2pd_control import folder_of_hivemind
 from swarmnode.swarm.ports import check_port_is_free, taken
 
@@ -44,10 +45,9 @@ class Daemon:
 
 @asynccontextmanager
 async def started(
-    folder: Path, identity_path: str, host: str, port: int, relays: Sequence[str]
+    folder: Path, identity_path: str, host: str, port: int, nat: Nat
 ) -> AsyncIterator[Daemon]:
-    """Runs the daemon while the context lasts; `relays` are peers that may relay for a node
-    behind NAT.
+    """Runs the daemon while the context lasts.
 
     Raises `ConfigError` when the port is taken, `SwarmNodeError` when the daemon does not start.
     """
@@ -57,7 +57,7 @@ async def started(
     try:
         process = await asyncio.create_subprocess_exec(
             path,
-            *_flags(control_socket, identity_path, host, port, relays),
+            *_flags(control_socket, identity_path, host, port, nat),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -84,19 +84,14 @@ def program() -> Path:
     return folder_of_hivemind() / "hivemind_cli" / "p2pd"
 
 
-def _flags(
-    control_socket: Path, identity_path: str, host: str, port: int, relays: Sequence[str]
-) -> list[str]:
+def _flags(control_socket: Path, identity_path: str, host: str, port: int, nat: Nat) -> list[str]:
     address = ipaddress.ip_address(host)
     ip = f"/ip{address.version}/{address}"
-    # A node on loopback has no NAT to get through, and reachability probes cost CPU when idle.
-    is_public = not address.is_loopback
     flags = {
         "listen": f"/unix{control_socket}",
         "id": identity_path,
         # QUIC too: hole punching succeeds over QUIC only.
         "hostAddrs": f"{ip}/tcp/{port},{ip}/udp/{port}/quic-v1",
-        "natPortMap": "0",
         "pubsub": "1",
         "pubsubRouter": "gossipsub",
         "pubsubSign": "1",
@@ -108,20 +103,8 @@ def _flags(
         "connLo": str(_LOW),
         "connHi": str(_HIGH),
         "connGrace": "20s",
-        "autonat": "1" if is_public else "0",
-        "relay": "1" if is_public else "0",
-        # Serve as a relay for nodes behind NAT, within bounds that one stranger cannot exhaust.
-        "relayService": "1" if is_public else "0",
-        "relayMaxReservations": "32",
-        "relayMaxCircuits": "4",
-        "relayBufferSize": "65536",
-        "relayDataLimit": str(4 * 2**20),
-        "relayTimeLimit": "2m",
-        # Without relays of our own the daemon would use the public IPFS ones.
-        "autoRelay": "1" if is_public and relays else "0",
     }
-    if is_public and relays:
-        flags["trustedRelays"] = ",".join(relays)
+    flags |= nat.flags(is_on_loopback=address.is_loopback)
     return [f"-{name}={value}" for name, value in flags.items()]
 
 

@@ -94,8 +94,9 @@ class TransportStatus:
     once per distinct message, fetch requests and answers in both roles; encryption, gossip
     duplicates and discovery are not in it. `foreign_peers` counts those that greeted this node and
     are of another swarm or protocol version, each once. `dropped` counts lost items by queue name
-    (closed set, see `QUEUES`). `state` is one line for a person; when no peer is connected it says
-    why.
+    (closed set, see `QUEUES`). `relayed` are the peers, of this swarm or not, that are connected
+    through a relay only, where the library tells (hivemind). `state` is one line for a person;
+    when no peer is connected it says why.
     """
 
     peer_id: str
@@ -108,6 +109,7 @@ class TransportStatus:
     foreign_peers: int = 0
     restarts: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
+    relayed: tuple[str, ...] = ()
 
 
 # The keys of `TransportStatus.dropped`; metric labels.
