@@ -77,6 +77,8 @@ def _waiting_for(
         reasons.append("no signal: all completions of every group were rewarded alike")
     elif step.skipped:
         reasons.append(f"step skipped: {step.skipped} loss or gradient")
+    if shares and (clock := parts.exchange.clocks.problem()):
+        reasons.append(clock)
     if shares and chosen == 0:
         if not network.peers:
             reasons.append(network.state)

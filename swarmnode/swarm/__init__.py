@@ -27,6 +27,7 @@
     bounded.py          queues and stores that drop the oldest
     exchange.py         this node's side: publish, note offers, fetch, admit
     admission.py        what is refused, in which order, under which name
+    clocks.py           whose clock is wrong
     offers.py           what peers offer now
     mixing.py           own and peers' groups: the decisions of `sharing.rule`
       sampling.py         draws: which offers are fetched, which groups are trained on
