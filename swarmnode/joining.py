@@ -157,13 +157,17 @@ def _last_port(directory: RunDirectory, host: str) -> int:
 def _settings(flags: dict[str, dict[str, Any]], settings_file: Path | None) -> Settings:
     """Flags over the settings file: the user's or, without one, the one that the run was started
     with before."""
-    from swarmnode.swarm.multiaddr import split_peer
+    from swarmnode.swarm.multiaddr import check_announced, split_peer
 
     named = config.load(settings_file, {"model": flags["model"]}).model.name
     settings = config.load(settings_file, flags, config.preset(named))
     by_flag = flags["network"]["peers"] is not None
     for peer in settings.network.peers:
         split_peer(peer, "--peer" if by_flag else f"{settings_file}: `network.peers`")
+    by_flag = flags["network"]["announce"] is not None
+    for address in settings.network.announce:
+        name = "--announce" if by_flag else f"{settings_file}: `network.announce`"
+        check_announced(address, name)
     return settings
 
 

@@ -21,6 +21,7 @@
         libp2p_gossip.py    the gate between strangers' gossip and py-libp2p
         libp2p_providers.py provider records, so that both kinds find each other
         libp2p_streams.py   its streams
+        alive.py            pings, by which it finds dead connections
       multiaddr.py        addresses and peer ids, text and binary
       ports.py            which port is free
       lifetime.py         ending with the parent process

@@ -110,15 +110,16 @@ def split_peer(text: str, name: str = "peer") -> tuple[str, str]:
     return address, peer
 
 
-def check_announced(text: str) -> None:
-    """Raises `ConfigError` for what a user cannot have peers told, with one line on why."""
+def check_announced(text: str, name: str = "announce") -> None:
+    """Raises `ConfigError` for what a user cannot have peers told, with one line on why; `name` is
+    where the user wrote it."""
     try:
         if "/p2p/" in text:
             raise ValueError("it is told without /p2p/")
         to_binary(text)
     except ValueError as error:
         raise ConfigError(
-            f"announce {text[:200]!r}: {error}: write it as /ip4/203.0.113.7/tcp/4001"
+            f"{name} {text[:200]!r}: {error}: write it as /ip4/203.0.113.7/tcp/4001"
         ) from error
 
 

@@ -22,8 +22,8 @@ class FetchProblem(enum.StrEnum):
 
     ABSENT = "absent"  # the peer answered that it does not hold the frame (any more)
     UNREACHABLE = "unreachable"  # no connection, or the peer does not speak this swarm's protocol
-    TIMEOUT = "timeout"  # connected, but the answer was not complete in time
-    MALFORMED = "malformed"  # the answer broke the framing or a size limit, or was cut short
+    TIMEOUT = "timeout"  # connected, but the answer was not complete in time, or was cut short
+    MALFORMED = "malformed"  # the answer broke the framing or a size limit
     OVERLOAD = "overload"  # dropped on this side: too many fetches at once, or a network restart
 
 
