@@ -164,6 +164,8 @@ def _settings(flags: dict[str, dict[str, Any]], settings_file: Path | None) -> S
     by_flag = flags["network"]["peers"] is not None
     for peer in settings.network.peers:
         split_peer(peer, "--peer" if by_flag else f"{settings_file}: `network.peers`")
+    if settings.network.upnp and settings.network.backend == "libp2p":
+        raise ConfigError("--upnp needs --network hivemind: leave it out, or forward the port")
     by_flag = flags["network"]["announce"] is not None
     for address in settings.network.announce:
         name = "--announce" if by_flag else f"{settings_file}: `network.announce`"

@@ -54,7 +54,7 @@ def test_tells_its_version() -> None:
         (("join", "--host", "everywhere"), "everywhere"),
         (("join", "--announce", "1.2.3.4:4001"), "--announce '1.2.3.4:4001': an address starts"),
         (("join", "--announce", f"/ip4/1.2.3.4/tcp/1/p2p/{STRANGER}"), "told without /p2p/"),
-        (("join", "--network", "libp2p", "--upnp"), "UPnP needs the backend hivemind"),
+        (("join", "--network", "libp2p", "--upnp"), "--upnp needs --network hivemind"),
         (("join", "--network", "pigeons"), "'pigeons'"),
         (("demo", "--network", "pigeons"), "'pigeons'"),
         (("join", "--device", "cuda:9"), "cuda"),

@@ -17,9 +17,9 @@ from swarmnode.swarm.host import HostError, StreamCut
 
 PROTOCOL = "/ipfs/ping/1.0.0"
 _PING_BYTES = 32
-# Pings that are not answered until a connection counts as dead: after 30 to 40 s, as with p2pd.
-# One lost answer on a machine whose cores are all busy is none.
-_PAUSE_S, _ANSWER_S, _MISSED = 10.0, 10, 2
+# Pings that are not answered until a connection counts as dead: after about a minute. Sooner would
+# end connections of machines whose cores are all busy, one missed answer is none.
+_PAUSE_S, _ANSWER_S, _MISSED = 10.0, 20, 2
 
 
 class Pinged(Opener, Protocol):

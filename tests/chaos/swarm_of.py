@@ -167,14 +167,14 @@ class Swarm:
         """The number of everyone's next group: what is published from now on."""
         return {node.me.public_key: node.number for node in self.nodes}
 
-    def settle(self, since: dict[bytes, int] | None = None) -> None:
+    def settle(self, since: dict[bytes, int] | None = None, round_s: float = 0.2) -> None:
         """Rounds in which nothing is published, until everyone has what it is owed."""
 
         def is_settled() -> bool:
             self.step(groups=0)
             return not self.owed(since)
 
-        until(is_settled, "what was announced and is still held", pause_s=0.2)
+        until(is_settled, "what was announced and is still held", pause_s=round_s)
 
     def check(self) -> None:
         """What holds at all times: nothing is taken twice, nothing is refused, nothing blocks."""
