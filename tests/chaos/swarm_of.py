@@ -27,6 +27,7 @@ from fakes import FakeTasks, completion
 
 from swarmnode import identity
 from swarmnode.config import NetworkSettings, SharingSettings
+from swarmnode.errors import SwarmNodeError
 from swarmnode.identity import Identity
 from swarmnode.rollout import Group, Question
 from swarmnode.swarm.exchange import Exchange, Published
@@ -37,6 +38,7 @@ TASKS = FakeTasks()
 # Per call into a node: its calls only take locks and seal frames. Far above what they need, far
 # below the 30 s that a hang is.
 MOST_CALL_S = 10.0
+_STARTS = 3
 
 
 @dataclass
@@ -110,9 +112,7 @@ class Swarm:
             peers=peers,
             announce=(f"/ip4/127.0.0.1/tcp/{link.port}",),
         )
-        transport = NetworkTransport(
-            backend, folder / "identity.key", me.peer_id, greeting(), settings
-        )
+        transport = self._opened(backend, folder, me, settings)
         # Everything that was announced may be taken, however long a fault lasted.
         sharing = SharingSettings(keep_announcements=100)
         exchange = Exchange(
@@ -127,11 +127,27 @@ class Swarm:
         )
         rng = random.Random(f"{self._seed} {self._made}")
         self._made += 1
-        self._closing.callback(transport.close)
-        transport.open()
         node = Member(me, backend, link, transport, exchange, rng)
         self.nodes.append(node)
         return node
+
+    def _opened(
+        self, backend: str, folder: Path, me: Identity, settings: NetworkSettings
+    ) -> NetworkTransport:
+        """An open transport; tried again where a busy machine was too slow to start it."""
+        for attempt in range(_STARTS):
+            made = NetworkTransport(
+                backend, folder / "identity.key", me.peer_id, greeting(), settings
+            )
+            self._closing.callback(made.close)
+            try:
+                made.open()
+            except SwarmNodeError:
+                if attempt == _STARTS - 1:
+                    raise
+            else:
+                return made
+        raise AssertionError
 
     def leave(self, node: Member) -> None:
         """Ends a node without a word to the others."""
