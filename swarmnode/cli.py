@@ -176,6 +176,23 @@ def join(
         typer.Option(help="Port to listen on; 0: any free one.", rich_help_panel="Network"),
     ] = None,
     network: NetworkOption = None,
+    announce: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Address that peers are told instead of this machine's own, as "
+            "/ip4/203.0.113.7/tcp/4001, where a router or container host forwards the port; "
+            "may be repeated.",
+            rich_help_panel="Network",
+        ),
+    ] = None,
+    upnp: Annotated[
+        bool | None,
+        typer.Option(
+            "--upnp/--no-upnp",
+            help="Ask the router to forward the port (hivemind only). Nothing is asked without it.",
+            rich_help_panel="Network",
+        ),
+    ] = None,
     offline: Annotated[
         bool, typer.Option("--offline", help="Do not open a network.", rich_help_panel="Network")
     ] = False,
@@ -234,6 +251,8 @@ def join(
             "lan_only": lan_only,
             "mdns": mdns,
             "swarm_key": _absolute(swarm_key),
+            "announce": tuple(announce) if announce else None,
+            "upnp": upnp,
         },
         "run": {
             "rounds": rounds,

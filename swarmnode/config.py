@@ -181,6 +181,10 @@ class NetworkSettings(Section, frozen=True):
     mdns: Literal["auto", "on", "off"] = "auto"
     # File of a private swarm's pre-shared key; "": the swarm is open to whoever has its manifest.
     swarm_key: str = ""
+    # What peers are told instead of the addresses this machine has, without /p2p/: of a router
+    # that forwards a port, of a container's host.
+    announce: tuple[str, ...] = ()
+    upnp: bool = False  # ask the router to forward the port; hivemind only
 
 
 class RunSettings(Section, frozen=True):

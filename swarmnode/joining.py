@@ -164,11 +164,16 @@ def _settings(flags: dict[str, dict[str, Any]], settings_file: Path | None) -> S
     """Flags over the settings file: the user's or, without one, the one that the run was started
     with before."""
     from swarmnode import networking
+    from swarmnode.swarm.multiaddr import check_announced
 
     named = config.load(settings_file, {"model": flags["model"]}).model.name
     settings = config.load(settings_file, flags, config.preset(named))
     by_flag = flags["network"]["peers"] is not None
     networking.check(settings.network, "--peer" if by_flag else f"{settings_file}: `network.peers`")
+    by_flag = flags["network"]["announce"] is not None
+    for address in settings.network.announce:
+        name = "--announce" if by_flag else f"{settings_file}: `network.announce`"
+        check_announced(address, name)
     return settings
 
 

@@ -10,6 +10,7 @@ import msgspec
 from protocol import private
 from protocol.messages import Hello
 from swarmnode.config import NetworkSettings
+from swarmnode.errors import ConfigError
 from swarmnode.identity import Identity
 from swarmnode.run_directory import RunDirectory
 from swarmnode.swarm import backends
@@ -64,6 +65,8 @@ def check(settings: NetworkSettings, peers_from: str) -> None:
     """
     for peer in settings.peers:
         check_peer(peer, settings, peers_from)
+    if settings.upnp and settings.backend == "libp2p":
+        raise ConfigError("--upnp needs --network hivemind: leave it out, or forward the port")
     if settings.swarm_key:
         load_key(Path(settings.swarm_key))
 

@@ -83,6 +83,8 @@ def _waiting_for(
         reasons.append(f"step skipped: {step.skipped} loss or gradient")
     if step.skipped == "role" and network.alone:
         reasons.append(network.state)
+    if clock := parts.exchange.clocks.problem():
+        reasons.append(clock)
     if takes and chosen == 0:
         if not network.peers:
             reasons.append(network.state)

@@ -20,12 +20,14 @@
       host.py             what all this needs of a library
       hivemind_p2pd.py    a host that is hivemind's Go daemon
         p2pd.py             starting it
+        nat.py              how its nodes behind NATs reach one another
         p2pd_control.py     talking to it
       libp2p_trio.py      starting py-libp2p, pure Python
         libp2p_host.py      the host that it is
         libp2p_gossip.py    the gate between strangers' gossip and py-libp2p
         libp2p_providers.py provider records, so that both kinds find each other
         libp2p_streams.py   its streams
+        alive.py            pings, by which it finds dead connections
       multiaddr.py        addresses and peer ids, text and binary
       ports.py            which port is free
       interfaces.py       which addresses of this machine are listened on
@@ -34,6 +36,7 @@
     bounded.py          queues and stores that drop the oldest
     exchange.py         this node's side: publish, note offers, fetch, admit
     admission.py        what is refused, in which order, under which name
+    clocks.py           whose clock is wrong
     offers.py           what peers offer now
     mixing.py           own and peers' groups: the decisions of `sharing.rule`
       sampling.py         draws: which offers are fetched, which groups are trained on

@@ -23,7 +23,8 @@ class Alone(enum.StrEnum):
 class Surroundings:
     """What the network process sees. `problems`: why each given peer is not connected, in the words
     of its dialler. `dialling`: the first given peer, "" without any. `remembered`: peers in the
-    address book. `looks_on_lan`: whether the local network is asked."""
+    address book. `looks_on_lan`: whether the local network is asked. `relayed`: peers, of this
+    swarm or not, that are connected through a relay only."""
 
     members: int
     strangers: int = 0
@@ -31,6 +32,7 @@ class Surroundings:
     dialling: str = ""
     remembered: int = 0
     looks_on_lan: bool = False
+    relayed: int = 0
     silent_s: float = 0.0
 
 
@@ -45,7 +47,8 @@ def explain(seen: Surroundings) -> tuple[Alone | None, str]:
     if seen.silent_s:
         return Alone.SILENT, f"alone: the network library is silent for {seen.silent_s:.0f} s"
     if seen.members:
-        return None, f"connected to {_count(seen.members, 'peer')}"
+        detours = f", {seen.relayed} more through a relay" if seen.relayed else ""
+        return None, f"connected to {_count(seen.members, 'peer')}{detours}"
     if seen.problems:
         more = f" ({len(seen.problems) - 1} more fail)" if len(seen.problems) > 1 else ""
         return Alone.UNREACHABLE, f"alone: {seen.problems[0]}{more}"

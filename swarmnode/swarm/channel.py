@@ -21,9 +21,11 @@ class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_un
 
 class Start(_Message, frozen=True, tag=True):
     """First command. `folder` is private and removed at the end, `hello` the encoded greeting,
-    `peers` the user's addresses, checked. `backend` is "hivemind" or "libp2p". `book` is the file
-    of the peers known before, "" for none; `mdns` whether the local network is asked. Frames may be
-    `overhead_bytes` longer than the protocol's limits: a private swarm encrypts them."""
+    `peers` and `announce` the user's addresses, checked. `backend` is "hivemind" or "libp2p".
+    `book` is the file of the peers known before, "" for none; `mdns` whether the local network is
+    asked. Frames may be `overhead_bytes` longer than the protocol's limits: a private swarm
+    encrypts them.
+    """
 
     backend: str
     folder: str
@@ -38,6 +40,8 @@ class Start(_Message, frozen=True, tag=True):
     lan_only: bool = False
     mdns: bool = False
     overhead_bytes: int = 0
+    announce: tuple[str, ...] = ()
+    upnp: bool = False
 
 
 class Publish(_Message, frozen=True, tag=True):
@@ -87,6 +91,7 @@ class Report(_Message, frozen=True, tag=True):
     foreign_peers: int
     dropped: dict[str, int]
     said: bytes = b""
+    relayed: tuple[str, ...] = ()
 
 
 REPORT_S = 1.0  # also the heartbeat by which the node knows that the network process lives

@@ -40,6 +40,7 @@ class Neighbours:
 
     connected: frozenset[str] = frozenset()
     members: tuple[str, ...] = ()  # those of them that take part in this swarm
+    relayed: tuple[str, ...] = ()  # those that are connected through a relay only
 
 
 class Dialler:

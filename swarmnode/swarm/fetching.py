@@ -123,7 +123,7 @@ class Fetcher:
         except TimeoutError:
             return FetchProblem.TIMEOUT, f"incomplete after {self._fetch_s:g} s"
         except StreamCut:
-            return FetchProblem.MALFORMED, "the answer was cut short"
+            return FetchProblem.TIMEOUT, "the answer was cut short"
         except ProtocolError as error:
             return FetchProblem.MALFORMED, error.detail
         return FetchProblem.ABSENT, "the peer does not hold it"

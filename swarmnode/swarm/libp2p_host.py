@@ -20,6 +20,7 @@ from multiaddr import Multiaddr
 
 from protocol.names import announcement_topic, discovery_cid
 from swarmnode.swarm import libp2p_providers, multiaddr
+from swarmnode.swarm.alive import end_the_dead
 from swarmnode.swarm.host import Admits, HostError, Stream, StreamCut
 from swarmnode.swarm.libp2p_gossip import Admitted, Gate, Malformed
 from swarmnode.swarm.libp2p_providers import Known, Providers, ProviderServer, Surroundings
@@ -37,6 +38,7 @@ _UNREAD = 1024  # admitted announcements that wait to be queued for the node
 # are remembered: a stranger has as many keys as it likes, and its connection is closed anyway.
 _BAN_S, _MAX_BANNED = 600.0, 1024
 _CHECK_S = 1.0
+_END_S = 2.0  # for ending a connection over which nothing passes
 
 
 class Libp2pHost:
@@ -98,6 +100,9 @@ class Libp2pHost:
     async def peers(self) -> list[str]:
         return sorted(str(peer) for peer in self._host.get_connected_peers())
 
+    async def relayed(self) -> list[str]:
+        return []  # it neither relays nor dials through relays
+
     async def subscribers(self, topic: str) -> list[str]:
         subscribed = self._pubsub.peer_topics.get(topic, set())
         return sorted(str(peer) for peer in subscribed if peer in self._pubsub.peers)
@@ -152,7 +157,17 @@ class Libp2pHost:
         return dict(list(found.items())[:count])
 
     async def look_after(self) -> None:
-        """Keeps those out who were turned away, until their time is over."""
+        """Keeps those out who were turned away, until their time is over, and ends connections
+        that are dead."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(end_the_dead, self, self._end_connection)
+            nursery.start_soon(self._keep_out)
+
+    async def _end_connection(self, peer: str) -> None:
+        with trio.move_on_after(_END_S):  # its last words cannot be said either
+            await self._disconnect(ID.from_base58(peer))
+
+    async def _keep_out(self) -> None:
         while True:
             await trio.sleep(_CHECK_S)
             for peer, until in list(self._banned.items()):

@@ -61,6 +61,8 @@ async def opened(start: channel.Start) -> AsyncIterator[Host]:
     """The running host. When a part of py-libp2p fails, its error is raised in a group."""
     logging.disable(logging.CRITICAL)
     try:
+        if start.upnp:
+            raise ConfigError("UPnP needs the backend hivemind: leave --upnp or forward the port")
         check_port_is_free(start.host, start.port)
         ips = map(ipaddress.ip_address, listening(start.host, lan_only=start.lan_only))
         listen = [Multiaddr(f"/ip{ip.version}/{ip}/tcp/{start.port}") for ip in ips]
@@ -94,7 +96,8 @@ def _assembled(start: channel.Start, listen: list[Multiaddr]) -> tuple[IHost, Go
         connection_config=ConnectionConfig(
             min_connections=0, low_watermark=_LOW, high_watermark=_HIGH, max_connections=_MOST
         ),
-        announce_addrs=[own for one in listen for own in expand_wildcard_address(one)],
+        announce_addrs=[Multiaddr(text) for text in start.announce]
+        or [own for one in listen for own in expand_wildcard_address(one)],
     )
     router = GossipSub(
         [PROTOCOL_ID_V11],

@@ -176,6 +176,7 @@ class Network:
                     text = f"the network library hangs: {self._silent_s:.0f} s without an answer"
                     raise SwarmNodeError(text) from error
                 self._neighbours.connected, self._neighbours.members = frozenset(), ()
+                self._neighbours.relayed = ()
             self._newest_report = self._report(self._with_peer_id(self._own))
             self._something.set()
             await anyio.sleep(channel.REPORT_S)
@@ -184,6 +185,7 @@ class Network:
         """Sees who is connected; tells them what nobody heard before."""
         connected = frozenset(await self._host.peers())
         members = tuple(await self._host.subscribers(self._topic))
+        self._neighbours.relayed = tuple(await self._host.relayed())
         await self._addresses()
         was_alone = not self._neighbours.members
         self._neighbours.connected, self._neighbours.members = connected, members
@@ -237,6 +239,7 @@ class Network:
                 "streams": self._traffic.streams_refused,
                 "malformed": self._host.malformed,
             },
+            relayed=self._neighbours.relayed,
         )
 
     def _surroundings(self) -> Surroundings:
@@ -247,6 +250,7 @@ class Network:
             dialling=self._diallers[0].address if self._diallers else "",
             remembered=len(self._book),
             looks_on_lan=self._is_on_lan,
+            relayed=len(self._neighbours.relayed),
             silent_s=self._silent_s,
         )
 

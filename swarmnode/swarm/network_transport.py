@@ -25,7 +25,7 @@ from swarmnode.swarm import channel
 from swarmnode.swarm.alone import Alone, Surroundings, explain
 from swarmnode.swarm.bounded import BoundedQueue
 from swarmnode.swarm.interfaces import listening
-from swarmnode.swarm.multiaddr import split_peer
+from swarmnode.swarm.multiaddr import check_announced, split_peer
 from swarmnode.swarm.outgoing import Outgoing
 from swarmnode.swarm.ports import check_port_is_free, choose_port
 from swarmnode.swarm.reach import Reach
@@ -102,6 +102,8 @@ class NetworkTransport:
     def open(self) -> None:
         for peer in self._settings.peers:
             check_peer(peer, self._settings)
+        for address in self._settings.announce:
+            check_announced(address)
         host, port = self._settings.host, self._settings.port
         if port:
             check_port_is_free(host, port)
@@ -121,6 +123,8 @@ class NetworkTransport:
             lan_only=self._settings.lan_only,
             mdns=wants_mdns(self._settings),
             overhead_bytes=self._overhead_bytes,
+            announce=self._settings.announce,
+            upnp=self._settings.upnp,
         )
         self._supervisor = Supervisor(start, self._outgoing, self._receive, self._lost)
         self._supervisor.open()
@@ -185,6 +189,7 @@ class NetworkTransport:
                 foreign_peers=counts["foreign_peers"],
                 restarts=self._restarts,
                 dropped={name: dropped[name] for name in QUEUES},
+                relayed=self._report.relayed if self._report else (),
             )
 
     def _seen(self) -> tuple[str, str, tuple[str, ...]]:

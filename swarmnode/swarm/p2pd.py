@@ -19,6 +19,7 @@ import anyio
 from swarmnode.errors import ConfigError, SwarmNodeError
 from swarmnode.swarm.interfaces import listening
 from swarmnode.swarm.lifetime import dies_with_parent
+from swarmnode.swarm.nat import Nat
 from swarmnode.swarm.p2pd_control import folder_of_hivemind
 from swarmnode.swarm.ports import check_port_is_free, taken
 
@@ -45,16 +46,9 @@ class Daemon:
 
 @asynccontextmanager
 async def started(
-    folder: Path,
-    identity_path: str,
-    host: str,
-    port: int,
-    relays: Sequence[str],
-    *,
-    lan_only: bool = False,
+    folder: Path, identity_path: str, host: str, port: int, nat: Nat, *, lan_only: bool = False
 ) -> AsyncIterator[Daemon]:
-    """Runs the daemon while the context lasts; `relays` are peers that may relay for a node
-    behind NAT.
+    """Runs the daemon while the context lasts.
 
     Raises `ConfigError` when the port is taken, `SwarmNodeError` when the daemon does not start.
     """
@@ -65,7 +59,7 @@ async def started(
     try:
         process = await asyncio.create_subprocess_exec(
             path,
-            *_flags(control_socket, identity_path, hosts, port, relays, lan_only=lan_only),
+            *_flags(control_socket, identity_path, hosts, port, nat, lan_only=lan_only),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -97,7 +91,7 @@ def _flags(
     identity_path: str,
     hosts: Sequence[str],
     port: int,
-    relays: Sequence[str],
+    nat: Nat,
     *,
     lan_only: bool,
 ) -> list[str]:
@@ -108,13 +102,10 @@ def _flags(
         for ip in ips
         for transport in (f"tcp/{port}", f"udp/{port}/quic-v1")
     ]
-    # A node on loopback has no NAT to get through, and reachability probes cost CPU when idle.
-    is_public = not lan_only and not any(ip.is_loopback for ip in ips)
     flags = {
         "listen": f"/unix{control_socket}",
         "id": identity_path,
         "hostAddrs": ",".join(listen),
-        "natPortMap": "0",
         "pubsub": "1",
         "pubsubRouter": "gossipsub",
         "pubsubSign": "1",
@@ -127,20 +118,9 @@ def _flags(
         "connLo": str(_LOW),
         "connHi": str(_HIGH),
         "connGrace": "20s",
-        "autonat": "1" if is_public else "0",
-        "relay": "1" if is_public else "0",
-        # Serve as a relay for nodes behind NAT, within bounds that one stranger cannot exhaust.
-        "relayService": "1" if is_public else "0",
-        "relayMaxReservations": "32",
-        "relayMaxCircuits": "4",
-        "relayBufferSize": "65536",
-        "relayDataLimit": str(4 * 2**20),
-        "relayTimeLimit": "2m",
-        # Without relays of our own the daemon would use the public IPFS ones.
-        "autoRelay": "1" if is_public and relays else "0",
     }
-    if is_public and relays:
-        flags["trustedRelays"] = ",".join(relays)
+    # No NAT to get through on loopback, and nobody to ask about it on a LAN.
+    flags |= nat.flags(is_public=not lan_only and not any(ip.is_loopback for ip in ips))
     return [f"-{name}={value}" for name, value in flags.items()]
 
 

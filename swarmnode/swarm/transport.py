@@ -22,8 +22,8 @@ class FetchProblem(enum.StrEnum):
 
     ABSENT = "absent"  # the peer answered that it does not hold the frame (any more)
     UNREACHABLE = "unreachable"  # no connection, or the peer does not speak this swarm's protocol
-    TIMEOUT = "timeout"  # connected, but the answer was not complete in time
-    MALFORMED = "malformed"  # the answer broke the framing or a size limit, or was cut short
+    TIMEOUT = "timeout"  # connected, but the answer was not complete in time, or was cut short
+    MALFORMED = "malformed"  # the answer broke the framing or a size limit
     OVERLOAD = "overload"  # dropped on this side: too many fetches at once, or a network restart
 
 
@@ -94,8 +94,9 @@ class TransportStatus:
     once per distinct message, fetch requests and answers in both roles; encryption, gossip
     duplicates and discovery are not in it. `foreign_peers` counts those that greeted this node and
     are of another swarm or protocol version, each once. `dropped` counts lost items by queue name
-    (closed set, see `QUEUES`). `state` is one line for a person; when no peer is connected it says
-    why, and `alone` says it in one word of `alone.Alone`.
+    (closed set, see `QUEUES`). `relayed` are the peers, of this swarm or not, that are connected
+    through a relay only, where the library tells (hivemind). `state` is one line for a person; when
+    no peer is connected it says why, and `alone` says it in one word of `alone.Alone`.
     """
 
     peer_id: str
@@ -109,6 +110,7 @@ class TransportStatus:
     restarts: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
     alone: str = ""
+    relayed: tuple[str, ...] = ()
 
 
 # The keys of `TransportStatus.dropped`; metric labels.
