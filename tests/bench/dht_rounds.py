@@ -13,7 +13,7 @@ import hivemind
 from hivemind.utils.timed_storage import get_dht_time
 
 _EXPIRES_S = 600.0
-# A rollout an entry. Above some 16 KiB a value ends hivemind's own process: its pipe does not block.
+# A rollout an entry. A value above some 16 KiB ends hivemind's process: its pipe does not block.
 _ENTRY_BYTES = 5000
 
 
