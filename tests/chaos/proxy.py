@@ -38,8 +38,9 @@ class Fault:
 
 
 class Link:
-    """The way to one node. `target_port` and `fault` may be changed at any time; so may `admits`, which is asked with
-    the port that a connection comes from and says whether it is of this side of a partition."""
+    """The way to one node. `target_port` and `fault` may be changed at any time; so may `admits`,
+    which is asked with the port that a connection comes from and says whether it is of this side of
+    a partition."""
 
     def __init__(self, name: str, target_port: int, loop: asyncio.AbstractEventLoop) -> None:
         self.fault = Fault()
