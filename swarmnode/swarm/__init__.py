@@ -11,6 +11,7 @@
       network.py          what goes on in it, whatever the library
       fetching.py         streams between two nodes: fetch by id, greeting
       discovery.py        dialling given peers, finding others
+      listening.py        shards' topics, and neighbours for them
       host.py             what all this needs of a library
       hivemind_p2pd.py    a host that is hivemind's Go daemon
         p2pd.py             starting it
@@ -27,6 +28,7 @@
     exchange.py         this node's side: publish, note offers, fetch, admit
     admission.py        what is refused, in which order, under which name
     offers.py           what peers offer now
+    sharding.py         which announcements a large swarm's node hears
     mixing.py           own and peers' groups: the decisions of `sharing.rule`
       sampling.py         draws: which offers are fetched, which groups are trained on
       ability.py          how often this node is right, by task

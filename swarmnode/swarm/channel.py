@@ -6,6 +6,7 @@ that strangers can reach: whatever it is made to send, the node decodes only the
 
 import msgspec
 
+from protocol.names import Shard
 from swarmnode.swarm.transport import AnyEvent
 
 HEADER_BYTES = 4
@@ -32,8 +33,15 @@ class Start(_Message, frozen=True, tag=True):
     hello: bytes
 
 
+class Listen(_Message, frozen=True, tag=True):
+    """From now on to these shards, besides the whole swarm's topic."""
+
+    shards: tuple[Shard, ...]
+
+
 class Publish(_Message, frozen=True, tag=True):
     frame: bytes
+    shard: Shard
 
 
 class Hold(_Message, frozen=True, tag=True):
@@ -73,7 +81,7 @@ class Report(_Message, frozen=True, tag=True):
 
 REPORT_S = 1.0  # also the heartbeat by which the node knows that the network process lives
 
-Command = Start | Publish | Hold | Fetch
+Command = Start | Listen | Publish | Hold | Fetch
 Message = Listening | Failed | Report | AnyEvent
 
 _encode = msgspec.msgpack.Encoder().encode

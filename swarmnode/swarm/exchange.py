@@ -16,7 +16,7 @@ from protocol import envelope, limits
 from protocol.envelope import Opened, Sealed
 from protocol.errors import ProtocolError, Reason
 from protocol.messages import Announcement, Item, Rollout
-from protocol.names import peer_id, public_key_of, question_seed
+from protocol.names import WHOLE, peer_id, public_key_of, question_seed
 from swarmnode.config import SharingSettings
 from swarmnode.rollout import Group, Origin, Question
 from swarmnode.swarm import sampling
@@ -30,6 +30,7 @@ from swarmnode.swarm.admission import (
 from swarmnode.swarm.bounded import RecentIds
 from swarmnode.swarm.conversion import Arrival, rollouts_of
 from swarmnode.swarm.offers import MAX_AUTHORS, Offers
+from swarmnode.swarm.sharding import Sharding
 from swarmnode.swarm.transport import (
     Announced,
     Fetched,
@@ -88,6 +89,7 @@ class Exchange:
         self._tasks = frozenset(tasks)
         self._rebuild = rebuild
         self._offers = Offers(settings.keep_announcements)
+        self._sharding = Sharding(public_key)
         # Newest policy version that an author announced; the author silent longest is forgotten.
         self._versions: OrderedDict[bytes, int] = OrderedDict()
         self._in_flight: dict[bytes, tuple[Offer, float]] = {}  # key → offer, when asked
@@ -120,20 +122,18 @@ class Exchange:
         held = {item.rollout_id: item for item in map(self._hold, rollouts[: limits.MAX_ITEMS])}
         if not held:
             return 0
-        announcement = Announcement.build(
-            round=round,
-            created=now,
-            policy_version=groups[-1].group.policy_version,
-            model_label=self._model_label,
-            items=list(held.values()),
-        )
-        self._transport.publish(self._seal(announcement).frame)
+        version = groups[-1].group.policy_version
+        frame = self._announce(list(held.values()), round, version, now)
+        self._transport.publish(frame, self._sharding.own)
+        if self._sharding.owes_beacon(now):
+            self._transport.publish(self._announce([], round, version, now), WHOLE)
         self.published += len(held)
         return len(held)
 
     def request(self, count: int, rng: Random, now: float) -> int:
         """Fetches `count` offers, chosen by `sampling`; returns how many were asked for."""
         self._expire(now)
+        self._listen(now, rng)
         open_offers = [offer for offer in self._offers.current() if self._is_open(offer)]
         chosen = sampling.choose_offers(open_offers, count, rng)
         by_author: dict[bytes, list[bytes]] = {}
@@ -204,6 +204,27 @@ class Exchange:
         self.fetched = state["fetched"]
         self.published = state["published"]
 
+    @property
+    def shards(self) -> int:
+        """Topics that the swarm's announcements are spread over, as this node sees it."""
+        return self._sharding.own.of
+
+    def _listen(self, now: float, rng: Random) -> None:
+        before = self._sharding.listening
+        self._sharding.update(now, rng)
+        if self._sharding.listening != before:
+            self._transport.listen(self._sharding.listening)
+
+    def _announce(self, items: Sequence[Item], round: int, version: int, now: float) -> bytes:
+        announcement = Announcement.build(
+            round=round,
+            created=now,
+            policy_version=version,
+            model_label=self._model_label,
+            items=items,
+        )
+        return self._seal(announcement).frame
+
     def _hold(self, rollout: Rollout) -> Item:
         sealed = self._seal(rollout)
         self._transport.hold(sealed.id, sealed.frame)
@@ -217,7 +238,7 @@ class Exchange:
         if opened is None:
             return
         reason = refuse_announcement(
-            opened, event.peer, self._public_key, now, self._settings.max_age_s
+            opened, event.peer, event.shard, self._public_key, now, self._settings.max_age_s
         )
         if reason is None and opened.id in self._heard:
             reason = Reason.DUPLICATE
@@ -225,6 +246,7 @@ class Exchange:
             self.refused[reason] += 1
             return
         self._heard.add(opened.id, now)
+        self._sharding.heard(opened.author, event.shard, now)
         message = opened.message
         assert type(message) is Announcement
         offers = []

@@ -15,12 +15,13 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from protocol.codec import decode_hello
 from protocol.limits import MAX_ANNOUNCEMENT_BYTES
 from protocol.messages import Hello
-from protocol.names import announcement_topic, fetch_protocol
+from protocol.names import Shard, announcement_topic, fetch_protocol
 from swarmnode.swarm import channel
 from swarmnode.swarm.bounded import BoundedQueue, Budget, Outbox
 from swarmnode.swarm.discovery import Dialler, Neighbours, Strangers, look_around
 from swarmnode.swarm.fetching import Fetcher, Server, Traffic
 from swarmnode.swarm.host import Host
+from swarmnode.swarm.listening import Listening
 from swarmnode.swarm.transport import (
     MAX_EVENT_BYTES,
     MAX_EVENTS,
@@ -72,7 +73,17 @@ class Network:
         ):
             await node.send(channel.encode(channel.Listening(await self._addresses())))
             fetcher = Fetcher(self._host, self._protocol, self._traffic, self._emit, tasks)
-            tasks.start_soon(self._obey, node, fetcher)
+            listening = Listening(
+                self._host,
+                self._start.swarm_id,
+                self._start.peer_id,
+                self._admits,
+                self._emit,
+                tasks,
+                self._rng,
+            )
+            tasks.start_soon(self._obey, node, fetcher, listening)
+            tasks.start_soon(listening.look_for_neighbours)
             tasks.start_soon(self._send, node)
             tasks.start_soon(self._listen, messages)
             tasks.start_soon(self._watch)
@@ -87,14 +98,16 @@ class Network:
             for dialler in self._diallers:
                 tasks.start_soon(dialler.run)
 
-    async def _obey(self, node: SocketStream, fetcher: Fetcher) -> None:
+    async def _obey(self, node: SocketStream, fetcher: Fetcher, listening: Listening) -> None:
         source = BufferedByteReceiveStream(node)
         while True:
             header = await source.receive_exactly(channel.HEADER_BYTES)
             body = await source.receive_exactly(channel.body_length(header))
             match channel.decode_command(body):
-                case channel.Publish(frame):
-                    await self._publish(frame)
+                case channel.Listen(shards):
+                    listening.listen_to(shards)
+                case channel.Publish(frame, shard):
+                    await self._publish(frame, shard)
                 case channel.Hold(id, frame):
                     self._outbox.put(id, frame)
                 case channel.Fetch(peer, ids):
@@ -103,8 +116,8 @@ class Network:
     def _greeted(self, peer: str, address: str, theirs: Hello) -> None:
         self._strangers.greet(peer, address, theirs, time.monotonic())
 
-    async def _publish(self, frame: bytes) -> None:
-        await self._host.publish(self._topic, frame)
+    async def _publish(self, frame: bytes, shard: Shard) -> None:
+        await self._host.publish(announcement_topic(self._start.swarm_id, shard), frame)
         self._traffic.bytes_out += len(frame)
 
     async def _listen(self, messages: AsyncIterator[tuple[str, bytes]]) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from protocol.codec import encode_hello
 from protocol.messages import Hello
+from protocol.names import WHOLE, Shard, check_shard
 from swarmnode.config import NetworkSettings
 from swarmnode.errors import ConfigError, SwarmNodeError
 from swarmnode.swarm import channel
@@ -108,9 +109,15 @@ class NetworkTransport:
                 raise ConfigError(failure.text)
             raise SwarmNodeError(f"the network did not start: {trouble}")
 
-    def publish(self, frame: bytes) -> None:
+    def listen(self, shards: Sequence[Shard]) -> None:
+        for shard in shards:
+            check_shard(shard)
+        self._outgoing.listen(shards)
+
+    def publish(self, frame: bytes, shard: Shard = WHOLE) -> None:
         check_frame(frame)
-        self._outgoing.publish(frame)
+        check_shard(shard)
+        self._outgoing.publish(frame, shard)
 
     def hold(self, id: bytes, frame: bytes) -> None:
         check_held(id, frame)

@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from protocol.limits import HASH_BYTES, MAX_ANNOUNCEMENT_BYTES, MAX_FETCH_IDS, MAX_FRAME_BYTES
-from protocol.names import public_key_of
+from protocol.names import WHOLE, Shard, public_key_of
 
 
 class FetchProblem(enum.StrEnum):
@@ -36,11 +36,13 @@ class Event(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_unkno
 class Announced(Event, frozen=True, tag=True):
     """A frame gossiped by `peer`, its original publisher: the network checked that signature.
 
-    Whoever passed it on is not known. The frame's own signature is still the caller's to check.
+    Whoever passed it on is not known. The frame's own signature is still the caller's to check, and
+    whether `shard`, on whose topic it came, is its author's.
     """
 
     peer: str
     frame: bytes
+    shard: Shard = WHOLE
 
 
 class Fetched(Event, frozen=True, tag=True):
@@ -134,8 +136,14 @@ class Transport(Protocol):
         """
         ...
 
-    def publish(self, frame: bytes) -> None:
-        """Gossips one frame to the whole swarm; to nobody when alone. This node does not hear it.
+    def listen(self, shards: Sequence[Shard]) -> None:
+        """Hears the announcements of these shards from now on, and of no others; those to the whole
+        swarm are always heard. Raises `ValueError` for what is no shard."""
+        ...
+
+    def publish(self, frame: bytes, shard: Shard = WHOLE) -> None:
+        """Gossips one frame to those who listen to `shard`, at first the whole swarm; to nobody
+        when alone. This node does not hear it.
 
         Frames may overtake one another; one published before a peer joined does not reach it, and
         of a burst of more than some 30 the libraries drop the rest.
