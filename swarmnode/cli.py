@@ -147,6 +147,17 @@ def join(
     offline: Annotated[
         bool, typer.Option("--offline", help="Do not open a network.", rich_help_panel="Network")
     ] = False,
+    max_upload: Annotated[
+        str | None,
+        typer.Option(
+            help="Bytes that rollouts may take: 500kB (a second), 2GB/h; default: no limit.",
+            rich_help_panel="Network",
+        ),
+    ] = None,
+    max_download: Annotated[
+        str | None,
+        typer.Option(help="The same for what is fetched.", rich_help_panel="Network"),
+    ] = None,
     metrics_port: Annotated[
         int | None,
         typer.Option(
@@ -192,6 +203,8 @@ def join(
             "port": port,
             "peers": tuple(peer) if peer else None,
             "backend": "off" if offline else network,
+            "max_upload": max_upload,
+            "max_download": max_download,
         },
         "run": {
             "rounds": rounds,

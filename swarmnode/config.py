@@ -159,6 +159,16 @@ class TrainSettings(Section, frozen=True):
     entropy_window: Positive = 100  # steps in the mean
 
 
+# Read by `swarm.budget`, which says what it means.
+Rate = Annotated[
+    str,
+    Meta(
+        pattern=r"^([0-9]{1,9}(\.[0-9]{1,3})? ?(B|kB|MB|GB|KiB|MiB|GiB)(/s|/h)?)?\Z",
+        description="like 500kB (a second) or 2GB/h (an hour), or empty for no limit",
+    ),
+]
+
+
 class NetworkSettings(Section, frozen=True):
     """How peers are reached. Addresses are libp2p multiaddresses that end in /p2p/<peer id>."""
 
@@ -167,6 +177,9 @@ class NetworkSettings(Section, frozen=True):
     host: str = "0.0.0.0"  # noqa: S104  peers on other machines must reach a node that joined
     port: Port = 0  # 0: any free port
     peers: tuple[str, ...] = ()
+    # What rollouts and announcements may take; what GossipSub passes on for others is not in it.
+    max_upload: Rate = ""
+    max_download: Rate = ""
 
 
 class RunSettings(Section, frozen=True):

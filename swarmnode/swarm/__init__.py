@@ -10,6 +10,7 @@
       network_process.py  the process: starts one library's host, ends with the node
       network.py          what goes on in it, whatever the library
       fetching.py         streams between two nodes: fetch by id, greeting
+      budget.py           bytes a second that may be sent and received
       discovery.py        dialling given peers, finding others
       listening.py        shards' topics, and neighbours for them
       host.py             what all this needs of a library
@@ -26,6 +27,7 @@
       lifetime.py         ending with the parent process
     bounded.py          queues and stores that drop the oldest
     exchange.py         this node's side: publish, note offers, fetch, admit
+    asking.py           whom to ask for an offer: its author or who holds it, too
     admission.py        what is refused, in which order, under which name
     offers.py           what peers offer now
     sharding.py         which announcements a large swarm's node hears

@@ -20,7 +20,8 @@ class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_un
 
 class Start(_Message, frozen=True, tag=True):
     """First command. `folder` is private and removed at the end, `hello` the encoded greeting,
-    `peers` the user's addresses, checked. `backend` is "hivemind" or "libp2p"."""
+    `peers` the user's addresses, checked. `backend` is "hivemind" or "libp2p". `max_upload` and
+    `max_download` are bytes a second, infinite for no limit."""
 
     backend: str
     folder: str
@@ -31,6 +32,8 @@ class Start(_Message, frozen=True, tag=True):
     peers: tuple[str, ...]
     swarm_id: bytes
     hello: bytes
+    max_upload: float
+    max_download: float
 
 
 class Listen(_Message, frozen=True, tag=True):

@@ -1,4 +1,4 @@
-"""This node's side of the exchange: publish own groups, note offers, fetch, admit.
+"""This node's side of the exchange: publish own groups, note offers, fetch, admit, serve on.
 
 Holds no model and scores nothing: `collect` returns rollouts whose question was rebuilt here and
 that the caller still has to score. Everything it keeps is bounded. It counts what it refuses, by
@@ -6,7 +6,7 @@ reason, and what it never got, by problem; the caller turns counts into metrics.
 """
 
 import logging
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -16,7 +16,7 @@ from protocol import envelope, limits
 from protocol.envelope import Opened, Sealed
 from protocol.errors import ProtocolError, Reason
 from protocol.messages import Announcement, Item, Rollout
-from protocol.names import WHOLE, peer_id, public_key_of, question_seed
+from protocol.names import WHOLE, public_key_of, question_seed, shard_of
 from swarmnode.config import SharingSettings
 from swarmnode.rollout import Group, Origin, Question
 from swarmnode.swarm import sampling
@@ -27,6 +27,7 @@ from swarmnode.swarm.admission import (
     refuse_item,
     refuse_rollout,
 )
+from swarmnode.swarm.asking import Asking
 from swarmnode.swarm.bounded import RecentIds
 from swarmnode.swarm.conversion import Arrival, rollouts_of
 from swarmnode.swarm.offers import MAX_AUTHORS, Offers
@@ -35,7 +36,6 @@ from swarmnode.swarm.transport import (
     Announced,
     Fetched,
     FetchFailed,
-    FetchProblem,
     PeerNote,
     Transport,
 )
@@ -45,13 +45,8 @@ log = logging.getLogger(__name__)
 # Rollouts taken and announcements heard are remembered for as long as they could be admitted, so
 # that none counts twice, and no more of each than this: 90 a second at the default `max_age_s`.
 MAX_REMEMBERED = 65_536
-# Seconds after which a fetch without an event is given up. The transport's own limit is shorter.
-MAX_FETCH_S = 60.0
-# Times that one offer is asked for. Each costs up to 8 s of dialling a peer that may be gone; a
-# network that comes back within two rounds costs nothing.
-MAX_ATTEMPTS = 3
-# Problems after which the same fetch is not tried again at all; the others may pass.
-_FINAL_PROBLEMS = frozenset((FetchProblem.ABSENT, FetchProblem.MALFORMED))
+# Rollouts taken that this node may say it holds: those of the last rounds.
+_KEPT = 4 * limits.MAX_HELD
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +87,8 @@ class Exchange:
         self._sharding = Sharding(public_key)
         # Newest policy version that an author announced; the author silent longest is forgotten.
         self._versions: OrderedDict[bytes, int] = OrderedDict()
-        self._in_flight: dict[bytes, tuple[Offer, float]] = {}  # key → offer, when asked
-        self._attempts: Counter[bytes] = Counter()  # by key, of offers that are current
+        self._asking = Asking(transport, public_key)
+        self._kept: deque[Origin] = deque(maxlen=_KEPT)  # of rollouts held for their authors
         # What is admitted at a time is created `MAX_AHEAD_S` later at most, and then ages.
         lifetime_s = settings.max_age_s + MAX_AHEAD_S
         self._heard = RecentIds(MAX_REMEMBERED, lifetime_s)  # ids of announcements
@@ -131,20 +126,18 @@ class Exchange:
         return len(held)
 
     def request(self, count: int, rng: Random, now: float) -> int:
-        """Fetches `count` offers, chosen by `sampling`; returns how many were asked for."""
-        self._expire(now)
+        """Fetches `count` offers; returns how many were asked for. First those that could not be
+        had before and for which there is another try, then what `sampling` chooses."""
         self._listen(now, rng)
-        open_offers = [offer for offer in self._offers.current() if self._is_open(offer)]
-        chosen = sampling.choose_offers(open_offers, count, rng)
-        by_author: dict[bytes, list[bytes]] = {}
-        for offer in chosen:
-            self._in_flight[offer.key] = (offer, now)
-            self._attempts[offer.key] += 1
-            by_author.setdefault(offer.author, []).append(offer.item.rollout_id)
-        for author, ids in by_author.items():
-            for start in range(0, len(ids), limits.MAX_FETCH_IDS):
-                self._transport.fetch(peer_id(author), ids[start : start + limits.MAX_FETCH_IDS])
-        return len(chosen)
+        current = self._expire(now)
+        open_offers = [
+            offer
+            for offer in current
+            if offer.key not in self._taken and self._asking.is_open(offer)
+        ]
+        again = [offer for offer in open_offers if self._asking.was_tried(offer)][:count]
+        fresh = [offer for offer in open_offers if not self._asking.was_tried(offer)]
+        return self._asking.ask(again + sampling.choose_offers(fresh, count - len(again), rng), now)
 
     def collect(self, *, round: int, now: float) -> list[Arrival]:
         """Takes in all that arrived since the last call; returns the admitted rollouts."""
@@ -158,7 +151,7 @@ class Exchange:
                     if arrival is not None:
                         arrivals.append(arrival)
                 case FetchFailed():
-                    self._note_failure(event, now)
+                    self._note_failure(event)
                 case PeerNote():
                     log.warning("%s", event.text)
         return arrivals
@@ -166,7 +159,7 @@ class Exchange:
     @property
     def in_flight(self) -> int:
         """Rollouts asked for that have not come yet."""
-        return len(self._in_flight)
+        return len(self._asking)
 
     @property
     def peers_heard(self) -> int:
@@ -222,8 +215,20 @@ class Exchange:
             policy_version=version,
             model_label=self._model_label,
             items=items,
+            held=self._held_ids(now) if items else (),
         )
         return self._seal(announcement).frame
+
+    def _held_ids(self, now: float) -> list[bytes]:
+        """The newest rollouts of others that this node serves and that those who hear its
+        announcement may want: of authors that announce on the same topic."""
+        own, oldest = self._sharding.own, now - self._settings.max_age_s
+        ids = [
+            origin.rollout_id
+            for origin in reversed(self._kept)
+            if origin.created >= oldest and shard_of(origin.author, own.of) == own
+        ]
+        return ids[: limits.MAX_HELD]
 
     def _hold(self, rollout: Rollout) -> Item:
         sealed = self._seal(rollout)
@@ -249,6 +254,7 @@ class Exchange:
         self._sharding.heard(opened.author, event.shard, now)
         message = opened.message
         assert type(message) is Announcement
+        self._asking.note_held(opened.author, message.packed_held)
         offers = []
         for item in message.items:
             offer = Offer(opened.author, item, float(message.created))
@@ -266,37 +272,39 @@ class Exchange:
         while len(self._versions) > MAX_AUTHORS:
             self._versions.popitem(last=False)
 
-    def _note_failure(self, event: FetchFailed, now: float) -> None:
+    def _note_failure(self, event: FetchFailed) -> None:
+        peer = public_key_of(event.peer)
         for id in event.ids:
-            key = public_key_of(event.peer) + id
-            if self._in_flight.pop(key, None) is None:
-                continue  # given up on, and counted, before
-            self._miss(key, event.problem.value, now, is_final=event.problem in _FINAL_PROBLEMS)
-
-    def _miss(self, key: bytes, problem: str, now: float, *, is_final: bool = False) -> None:
-        """Counts a fetch that brought nothing; its offer may be given up for it."""
-        self.missed[problem] += 1
-        if is_final or self._attempts[key] >= MAX_ATTEMPTS:
-            self._taken.add(key, now)
+            offer = self._asking.answered(peer, id)
+            if offer is not None:  # else given up on, and counted, before
+                self.missed[event.problem.value] += 1
+                self._asking.failed(offer, peer, event.problem)
 
     def _admit(self, event: Fetched, round: int, now: float) -> Arrival | None:
-        key = public_key_of(event.peer) + event.id
-        asked = self._in_flight.pop(key, None)
-        if asked is None:
+        peer = public_key_of(event.peer)
+        offer = self._asking.answered(peer, event.id)
+        if offer is None or offer.key in self._taken:
             return None  # answered after we gave up on it
-        offer, _ = asked
         self.fetched += 1
-        self._taken.add(key, now)
         opened = self._open(event.frame)
-        if opened is None:
-            return None
-        reason = refuse_rollout(opened, len(event.frame), offer, now, self._settings.max_age_s)
+        reason = None
+        if opened is not None:
+            reason = refuse_rollout(opened, len(event.frame), offer, now, self._settings.max_age_s)
         if reason is not None:
             self.refused[reason] += 1
+        if peer != offer.author and (opened is None or reason is Reason.NOT_ANNOUNCED):
+            self._asking.blame(offer, peer)  # what another served says nothing about the author
+            return None
+        self._taken.add(offer.key, now)
+        if opened is None or reason is not None:
             return None
         rollout = opened.message
         assert type(rollout) is Rollout
-        return self._arrival(opened, rollout, round)
+        arrival = self._arrival(opened, rollout, round)
+        if arrival is not None:
+            self._transport.hold(opened.id, event.frame)
+            self._kept.append(arrival.origin)
+        return arrival
 
     def _arrival(self, opened: Opened, rollout: Rollout, round: int) -> Arrival | None:
         seed = question_seed(self._swarm_id, opened.author, rollout.task_digest, rollout.seed)
@@ -317,14 +325,12 @@ class Exchange:
             log.debug("refused reason=%s detail=%s", error.reason, error.detail)
             return None
 
-    def _is_open(self, offer: Offer) -> bool:
-        return offer.key not in self._taken and offer.key not in self._in_flight
-
-    def _expire(self, now: float) -> None:
+    def _expire(self, now: float) -> list[Offer]:
+        """Forgets what is too old; returns the offers that are current."""
         self._offers.expire(now - self._settings.max_age_s)
-        for key, (_, asked) in list(self._in_flight.items()):
-            if asked < now - MAX_FETCH_S:  # its event was lost to a full queue
-                del self._in_flight[key]
-                self._miss(key, "no_answer", now)
-        known = {offer.key for offer in self._offers.current()} | self._in_flight.keys()
-        self._attempts = Counter({key: n for key, n in self._attempts.items() if key in known})
+        lost = self._asking.expire(now)  # their events were lost to a full queue
+        if lost:
+            self.missed["no_answer"] += lost
+        current = self._offers.current()
+        self._asking.forget({offer.key for offer in current})
+        return current

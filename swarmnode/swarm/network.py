@@ -29,6 +29,7 @@ from swarmnode.swarm.transport import (
     MAX_HELD_FRAMES,
     Announced,
     AnyEvent,
+    PeerNote,
     event_bytes,
 )
 
@@ -49,10 +50,11 @@ class Network:
         self._events: BoundedQueue[AnyEvent] = BoundedQueue(MAX_EVENTS, MAX_EVENT_BYTES)
         self._something = anyio.Event()  # set when there is something to send to the node
         self._newest_report: channel.Report | None = None
-        self._traffic = Traffic()
+        self._traffic = Traffic(start.max_upload, start.max_download)
         self._oversized = 0
         self._budget = Budget(_ANNOUNCEMENTS, _WINDOW_S)
         self._over_budget = 0
+        self._told: set[str] = set()  # flags whose limit a person has heard of
         self._neighbours = Neighbours()
         hello = decode_hello(start.hello)
         self._strangers = Strangers(hello, self._emit)
@@ -118,7 +120,7 @@ class Network:
 
     async def _publish(self, frame: bytes, shard: Shard) -> None:
         await self._host.publish(announcement_topic(self._start.swarm_id, shard), frame)
-        self._traffic.bytes_out += len(frame)
+        self._traffic.sent(len(frame))
 
     async def _listen(self, messages: AsyncIterator[tuple[str, bytes]]) -> None:
         async for peer, frame in messages:
@@ -130,7 +132,7 @@ class Network:
         if not 0 < len(frame) <= MAX_ANNOUNCEMENT_BYTES:
             self._oversized += 1
             return False
-        self._traffic.bytes_in += len(frame)
+        self._traffic.received(len(frame))
         if not self._budget.allows(peer, time.monotonic()):
             self._over_budget += 1
             return False
@@ -143,7 +145,20 @@ class Network:
             self._neighbours.members = tuple(await self._host.subscribers(self._topic))
             self._newest_report = self._report(await self._addresses())
             self._something.set()
+            self._tell_of_limits()
             await anyio.sleep(channel.REPORT_S)
+
+    def _tell_of_limits(self) -> None:
+        """Tells a person, once, that a byte budget holds traffic back."""
+        traffic = self._traffic
+        for flag, count in (
+            ("--max-upload", traffic.uploads_refused),
+            ("--max-download", traffic.downloads_refused),
+        ):
+            if count and flag not in self._told:
+                self._told.add(flag)
+                text = f"{flag} is used up: some rollouts are not exchanged; training goes on"
+                self._emit(PeerNote(self._start.peer_id, text))
 
     async def _addresses(self) -> tuple[str, ...]:
         """Where this node can be dialled, as users give it to `--peer`."""
@@ -162,6 +177,7 @@ class Network:
                 "events": self._events.dropped,
                 "oversized": self._oversized,
                 "flood": self._over_budget,
+                "upload": self._traffic.uploads_refused,
                 "streams": self._traffic.streams_refused,
                 "malformed": self._host.malformed,
             },

@@ -22,6 +22,7 @@ from swarmnode.config import NetworkSettings
 from swarmnode.errors import ConfigError, SwarmNodeError
 from swarmnode.swarm import channel
 from swarmnode.swarm.bounded import BoundedQueue
+from swarmnode.swarm.budget import bytes_per_s
 from swarmnode.swarm.multiaddr import split_peer
 from swarmnode.swarm.outgoing import Outgoing
 from swarmnode.swarm.ports import check_port_is_free, choose_port
@@ -97,6 +98,8 @@ class NetworkTransport:
             peers=self._settings.peers,
             swarm_id=self._hello.swarm_id,
             hello=encode_hello(self._hello),
+            max_upload=bytes_per_s(self._settings.max_upload),
+            max_download=bytes_per_s(self._settings.max_download),
         )
         self._supervisor = Supervisor(start, self._outgoing, self._receive, self._lost)
         self._supervisor.open()

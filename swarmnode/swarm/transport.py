@@ -23,6 +23,8 @@ class FetchProblem(enum.StrEnum):
     ABSENT = "absent"  # the peer answered that it does not hold the frame (any more)
     UNREACHABLE = "unreachable"  # no connection, or the peer does not speak this swarm's protocol
     TIMEOUT = "timeout"  # connected, but the answer was not complete in time
+    BUSY = "busy"  # the peer ended the stream before the first frame: over its limits
+    BUDGET = "budget"  # not asked: this node is over its --max-download
     MALFORMED = "malformed"  # the answer broke the framing or a size limit, or was cut short
     OVERLOAD = "overload"  # dropped on this side: too many fetches at once, or a network restart
 
@@ -120,6 +122,7 @@ QUEUES = (
     "events",  # arrived, but not polled in time
     "oversized",  # gossip messages above the protocol's limit
     "flood",  # announcements of a publisher who sends far too many
+    "upload",  # fetches of peers not served: this node is over its --max-upload
     "streams",  # peers turned away because too many were being served
     "malformed",  # gossip that broke its format or signature (libp2p; p2pd counts none)
 )

@@ -63,6 +63,7 @@ LIBZSTD = {
 }
 ITEM = bytes(range(32)) + DIGEST + bytes((0, 0, 0, 1)) + bytes((0, 0, 1, 0))
 ANNOUNCEMENT = [b"\x03", b"\xce\x6a\x18\x4c\x80", b"\x07", b"\xa4demo", b"\xc4\x2c" + ITEM]
+ANNOUNCEMENT += [b"\xc4\x04held"]
 
 
 def rollout_body(head: bytes = b"\x98", tail: bytes = b"", **fields: bytes) -> bytes:
@@ -73,7 +74,7 @@ def rollout_body(head: bytes = b"\x98", tail: bytes = b"", **fields: bytes) -> b
 
 def announcement_body(**fields: bytes) -> bytes:
     parts = [fields.get(f"f{index}", part) for index, part in enumerate(ANNOUNCEMENT)]
-    return b"\x95" + b"".join(parts)
+    return b"\x96" + b"".join(parts)
 
 
 def frame(body: bytes, kind: Kind = Kind.ROLLOUT, swarm_id: bytes = SWARM) -> bytes:
@@ -177,8 +178,14 @@ def announcements() -> list[dict]:
         "policy_version": 7,
         "model_label": "demo",
         "items": items,
+        "held": [],
     }
-    cases = {"eight items": fields, "no items": fields | {"items": []}}
+    held = [bytes([n] * 4).hex() for n in range(16)]
+    cases = {
+        "eight items": fields,
+        "no items": fields | {"items": []},
+        "sixteen held": fields | {"held": held},
+    }
     return [_good(name, "announcement", fields) for name, fields in cases.items()]
 
 
@@ -195,7 +202,8 @@ def build(kind: str, fields: dict) -> Rollout | Announcement:
         )
         for item in fields["items"]
     ]
-    return Announcement.build(**fields | {"items": items})
+    held = [bytes.fromhex(begin) for begin in fields["held"]]
+    return Announcement.build(**fields | {"items": items, "held": held})
 
 
 def _good(name: str, kind: str, fields: dict) -> dict:
@@ -389,6 +397,10 @@ def _malformed() -> dict[str, bytes]:
         "compressed array of nine": _compressed(rollout_body(head=b"\x99", f7=b"\x00" + RUN_TEXT)),
         "items as array": frame(announcement_body(f4=b"\x90"), Kind.ANNOUNCEMENT),
         "2,817 bytes of items": frame(items, Kind.ANNOUNCEMENT),
+        "68 bytes of held ids": frame(
+            announcement_body(f5=b"\xc4\x44" + bytes(range(68))), Kind.ANNOUNCEMENT
+        ),
+        "no held ids": frame(b"\x95" + b"".join(ANNOUNCEMENT[:5]), Kind.ANNOUNCEMENT),
     }
 
 
@@ -434,6 +446,8 @@ def _out_of_bounds() -> dict[str, bytes]:
     announcement_bodies = {
         "items of 43 bytes": announcement_body(f4=b"\xc4\x2b" + ITEM[:-1]),
         "an id twice": announcement_body(f4=twice),
+        "held ids of 5 bytes": announcement_body(f5=b"\xc4\x05heldx"),
+        "an id held twice": announcement_body(f5=b"\xc4\x08heldheld"),
         "frame size 0": announcement_body(f4=b"\xc4\x2c" + no_size),
         "frame size above the limit": announcement_body(f4=b"\xc4\x2c" + too_large),
     }

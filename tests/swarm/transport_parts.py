@@ -58,11 +58,12 @@ def real_node(
     hello: Hello | None = None,
     port: int = 0,
     backend: str = "hivemind",
+    **limits: str,
 ) -> Any:
     """A `NetworkTransport` on loopback, not opened; the same folder is the same identity."""
     path = folder / "identity.key"
     me = identity.load_or_create(path)
-    settings = NetworkSettings(host="127.0.0.1", port=port, peers=peers)
+    settings = NetworkSettings(host="127.0.0.1", port=port, peers=peers, **limits)
     return NetworkTransport(backend, path, me.peer_id, hello or greeting(), settings)
 
 
