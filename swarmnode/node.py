@@ -209,6 +209,7 @@ class Node:
     def _publish(self, own: Sequence[Published]) -> None:
         if self._shares:
             offered = own[: self._settings.sharing.publish]
+            self._parts.exchange.listen(self._parts.rng, time.time())
             self._parts.exchange.publish(offered, round=self._progress.round, now=time.time())
 
     def _collect(self) -> list[Group]:

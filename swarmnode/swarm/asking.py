@@ -76,6 +76,16 @@ class Asking:
         """Whether it was asked for before: then it is wanted."""
         return offer.key in self._attempts
 
+    def is_given_up(self, offer: Offer) -> bool:
+        """Whether it was asked for and there is nobody left to ask."""
+        return self.was_tried(offer) and not (
+            offer.key in self._wanted or self._peer_for(offer) is not None
+        )
+
+    def asked(self, offer: Offer) -> frozenset[bytes]:
+        """Whom it was asked of."""
+        return frozenset(self._attempts.get(offer.key, ()))
+
     def ask(self, offers: Sequence[Offer], now: float) -> int:
         """Fetches those of the offers that are open; returns how many."""
         by_peer: dict[bytes, list[bytes]] = {}

@@ -34,6 +34,7 @@ from swarmnode.swarm.offers import MAX_AUTHORS, Offers
 from swarmnode.swarm.sharding import Sharding
 from swarmnode.swarm.transport import (
     Announced,
+    AnyEvent,
     Fetched,
     FetchFailed,
     PeerNote,
@@ -49,6 +50,9 @@ MAX_REMEMBERED = 65_536
 _KEPT = 4 * limits.MAX_HELD
 
 
+Message = Announcement | Rollout
+
+
 @dataclass(frozen=True, slots=True)
 class Published:
     """An own group and the question number its question was drawn by."""
@@ -61,6 +65,8 @@ class Exchange:
     """What this node knows of its peers' offers, and its dealings with the transport.
 
     `rebuild(task_digest, generator_seed)` makes the question; `tasks` are the digests it knows.
+    `seal` and `open_frame` are the envelope's except in simulations, where signing would be most of
+    the work.
     """
 
     def __init__(
@@ -74,6 +80,8 @@ class Exchange:
         model_label: str,
         tasks: Iterable[bytes],
         rebuild: Callable[[bytes, int], Question],
+        seal: Callable[[Message, bytes, bytes], Sealed] = envelope.seal,
+        open_frame: Callable[[bytes, bytes], Opened] = envelope.open_frame,
     ) -> None:
         self._transport = transport
         self._settings = settings
@@ -83,11 +91,14 @@ class Exchange:
         self._model_label = model_label
         self._tasks = frozenset(tasks)
         self._rebuild = rebuild
+        self._seal_frame = seal
+        self._open_frame = open_frame
         self._offers = Offers(settings.keep_announcements)
         self._sharding = Sharding(public_key)
         # Newest policy version that an author announced; the author silent longest is forgotten.
         self._versions: OrderedDict[bytes, int] = OrderedDict()
         self._asking = Asking(transport, public_key)
+        self._events: list[AnyEvent] = []  # arrived, for the next `collect`
         self._kept: deque[Origin] = deque(maxlen=_KEPT)  # of rollouts held for their authors
         # What is admitted at a time is created `MAX_AHEAD_S` later at most, and then ages.
         lifetime_s = settings.max_age_s + MAX_AHEAD_S
@@ -98,6 +109,20 @@ class Exchange:
         self.announced = 0  # offers heard of
         self.fetched = 0  # frames received
         self.published = 0  # rollouts offered
+
+    def listen(self, rng: Random, now: float) -> None:
+        """Takes note of what was announced and decides what to listen to from now on, and where to
+        announce. Before `publish`, so that a newcomer does not announce to all of a large swarm."""
+        arrived = self._transport.poll()
+        for event in arrived:
+            if type(event) is Announced:
+                self._note_announcement(event, now)
+            else:
+                self._events.append(event)
+        before = self._sharding.listening
+        self._sharding.update(now, rng)
+        if self._sharding.listening != before:
+            self._transport.listen(self._sharding.listening)
 
     def publish(self, groups: Sequence[Published], *, round: int, now: float) -> int:
         """Holds the groups for peers and announces them; returns how many rollouts that made.
@@ -128,7 +153,6 @@ class Exchange:
     def request(self, count: int, rng: Random, now: float) -> int:
         """Fetches `count` offers; returns how many were asked for. First those that could not be
         had before and for which there is another try, then what `sampling` chooses."""
-        self._listen(now, rng)
         current = self._expire(now)
         open_offers = [
             offer
@@ -142,7 +166,8 @@ class Exchange:
     def collect(self, *, round: int, now: float) -> list[Arrival]:
         """Takes in all that arrived since the last call; returns the admitted rollouts."""
         arrivals = []
-        for event in self._transport.poll():
+        events, self._events = [*self._events, *self._transport.poll()], []
+        for event in events:
             match event:
                 case Announced():
                     self._note_announcement(event, now)
@@ -165,6 +190,34 @@ class Exchange:
     def peers_heard(self) -> int:
         """Peers with offers that this node could fetch from."""
         return self._offers.authors
+
+    def sizes(self) -> dict[str, int]:
+        """How many entries each thing that is remembered has, by name."""
+        return {
+            "authors": self._offers.authors,
+            "offers": len(self._offers),
+            "versions": len(self._versions),
+            "heard": len(self._heard),
+            "taken": len(self._taken),
+            "in_flight": len(self._asking),
+            "asking": self._asking.remembered,
+            "kept": len(self._kept),
+            "sharding": self._sharding.known,
+            "listening": len(self._sharding.listening),
+        }
+
+    def offered(self) -> list[Offer]:
+        """What peers offer now, as far as this node heard."""
+        return self._offers.current()
+
+    def given_up(self) -> list[tuple[Offer, frozenset[bytes]]]:
+        """Offers that were asked for in vain and that nobody is left to be asked for, with the keys
+        of the peers that were asked. A new holder opens them again."""
+        return [
+            (offer, self._asking.asked(offer))
+            for offer in self._offers.current()
+            if offer.key not in self._taken and self._asking.is_given_up(offer)
+        ]
 
     def lag(self, group: Group) -> int:
         """Optimiser steps that a peer has taken since it answered, as far as it announced them."""
@@ -202,12 +255,6 @@ class Exchange:
         """Topics that the swarm's announcements are spread over, as this node sees it."""
         return self._sharding.own.of
 
-    def _listen(self, now: float, rng: Random) -> None:
-        before = self._sharding.listening
-        self._sharding.update(now, rng)
-        if self._sharding.listening != before:
-            self._transport.listen(self._sharding.listening)
-
     def _announce(self, items: Sequence[Item], round: int, version: int, now: float) -> bytes:
         announcement = Announcement.build(
             round=round,
@@ -236,7 +283,7 @@ class Exchange:
         return Item(sealed.id, rollout.task_digest, rollout.seed, len(sealed.frame))
 
     def _seal(self, message: Announcement | Rollout) -> Sealed:
-        return envelope.seal(message, self._signing_key, self._swarm_id)
+        return self._seal_frame(message, self._signing_key, self._swarm_id)
 
     def _note_announcement(self, event: Announced, now: float) -> None:
         opened = self._open(event.frame)
@@ -319,7 +366,7 @@ class Exchange:
 
     def _open(self, frame: bytes) -> Opened | None:
         try:
-            return envelope.open_frame(frame, self._swarm_id)
+            return self._open_frame(frame, self._swarm_id)
         except ProtocolError as error:
             self.refused[error.reason] += 1
             log.debug("refused reason=%s detail=%s", error.reason, error.detail)

@@ -23,6 +23,9 @@ class Offers:
         self._max_authors = max_authors
         self._by_author: OrderedDict[bytes, deque[tuple[Offer, ...]]] = OrderedDict()
 
+    def __len__(self) -> int:
+        return sum(len(offers) for kept in self._by_author.values() for offers in kept)
+
     @property
     def authors(self) -> int:
         """How many authors have offers."""

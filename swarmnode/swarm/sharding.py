@@ -101,7 +101,7 @@ class Sharding:
         shards = self._next_shards(now)
         if shards != self._shards:
             self._change(shards, now)
-        if now >= self._redraw_at or not self._drawn:
+        if shards > 1 and (now >= self._redraw_at or not self._drawn):
             self._redraw_at = now + REDRAW_S * rng.uniform(0.5, 1.5)
             self._draw(rng)
 
@@ -142,8 +142,6 @@ class Sharding:
 
     def _draw(self, rng: Random) -> None:
         """Replaces one of the drawn shards by another, or draws all of them."""
-        if self._shards == 1:
-            return
         authors = max(LEAST_AUTHORS, min(MOST_AUTHORS, self.estimate / self._shards))
         # Rounded up by some nodes and down by others, so that the mean over nodes is AUDIENCE.
         count = max(2, min(self._shards, math.floor(AUDIENCE / authors + rank_of(self._me))))

@@ -111,13 +111,13 @@ def test_four_nodes_that_know_only_the_first_find_and_serve_one_another(open_nod
 
 
 def test_who_has_used_up_its_upload_says_so_and_serves_the_rest_later(open_node):
-    first = open_node("0", max_upload="20kB")  # with a burst of 200 kB
+    first = open_node("0", max_upload="10kB")  # with a burst of 100 kB
     second = open_node("1", address(first))
     meet(first, second)
     seen = Collected()
     ids = [bytes([number] * 32) for number in range(4)]
     for id in ids:
-        first.hold(id, id * 3000)  # 96 kB: the third makes debts, the fourth would wait for 14 s
+        first.hold(id, id * 3000)  # 96 kB: the second makes debts, the third would wait for 9 s
     hears(second, first, b"held", seen)
     second.fetch(first.status().peer_id, ids)
     until(lambda: any(isinstance(e, FetchFailed) for e in seen.of(second)))
