@@ -121,6 +121,7 @@ def check_shard(shard: Shard) -> None:
         raise ValueError(f"no shard: number {number} of {count}")
 
 
+@functools.lru_cache(maxsize=2**14)
 def shard_of(author: bytes, count: int) -> Shard:
     """The shard of an author's announcements among `count`, a power of two.
 

@@ -7,7 +7,7 @@ Bounded: holders by number, attempts by offer.
 """
 
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from protocol.limits import HELD_BYTES, MAX_FETCH_IDS, MAX_HELD
@@ -130,7 +130,7 @@ class Asking:
             self._wanted.discard(self._in_flight.pop(key).offer.key)
         return len(lost)
 
-    def forget(self, known: Collection[bytes]) -> None:
+    def forget(self, known: Container[bytes]) -> None:
         """Forgets attempts at offers whose keys are not among `known`."""
         if self._attempts:
             self._attempts = {

@@ -156,8 +156,8 @@ class Exchange:
         current = self._expire(now)
         open_offers = [
             offer
-            for offer in current
-            if offer.key not in self._taken and self._asking.is_open(offer)
+            for key, offer in current.items()
+            if key not in self._taken and self._asking.is_open(offer)
         ]
         again = [offer for offer in open_offers if self._asking.was_tried(offer)][:count]
         fresh = [offer for offer in open_offers if not self._asking.was_tried(offer)]
@@ -208,15 +208,15 @@ class Exchange:
 
     def offered(self) -> list[Offer]:
         """What peers offer now, as far as this node heard."""
-        return self._offers.current()
+        return list(self._offers.current().values())
 
     def given_up(self) -> list[tuple[Offer, frozenset[bytes]]]:
         """Offers that were asked for in vain and that nobody is left to be asked for, with the keys
         of the peers that were asked. A new holder opens them again."""
         return [
             (offer, self._asking.asked(offer))
-            for offer in self._offers.current()
-            if offer.key not in self._taken and self._asking.is_given_up(offer)
+            for key, offer in self._offers.current().items()
+            if key not in self._taken and self._asking.is_given_up(offer)
         ]
 
     def lag(self, group: Group) -> int:
@@ -372,12 +372,12 @@ class Exchange:
             log.debug("refused reason=%s detail=%s", error.reason, error.detail)
             return None
 
-    def _expire(self, now: float) -> list[Offer]:
-        """Forgets what is too old; returns the offers that are current."""
+    def _expire(self, now: float) -> dict[bytes, Offer]:
+        """Forgets what is too old; returns the offers that are current, by their keys."""
         self._offers.expire(now - self._settings.max_age_s)
         lost = self._asking.expire(now)  # their events were lost to a full queue
         if lost:
             self.missed["no_answer"] += lost
         current = self._offers.current()
-        self._asking.forget({offer.key for offer in current})
+        self._asking.forget(current)
         return current

@@ -53,17 +53,13 @@ class Sharding:
         self._lobby: OrderedDict[bytes, float] = OrderedDict()  # author → when heard there
         self._mates: OrderedDict[bytes, float] = OrderedDict()  # the same of the own shard
         self._shards = 1
+        self.own = WHOLE  # where this node's announcements go
         self._since = -math.inf  # when the number of shards changed
         self._drawn: list[Shard] = []  # listened to, own shard first
         self._redraw_at = -math.inf
         self._beacon_at = -math.inf
         self._distrusts_until = -math.inf
         self.estimate = 0.0  # other nodes in the swarm
-
-    @property
-    def own(self) -> Shard:
-        """Where this node's announcements go."""
-        return shard_of(self._me, self._shards)
 
     @property
     def listening(self) -> tuple[Shard, ...]:
@@ -135,6 +131,7 @@ class Sharding:
     def _change(self, shards: int, now: float) -> None:
         known = {**self._lobby, **self._mates}
         self._shards, self._since, self._drawn = shards, now, []
+        self.own = shard_of(self._me, shards)
         self._mates.clear()
         if shards > 1:
             for author, when in sorted(known.items(), key=lambda item: item[1]):
