@@ -33,7 +33,7 @@ from swarmnode.run_directory import MANIFEST, RunDirectory, environment
 from swarmnode.samples import samples_of
 from swarmnode.stopping import Stop
 from swarmnode.swarm import sampling
-from swarmnode.swarm.exchange import Published
+from swarmnode.swarm.publishing import Published
 from swarmnode.tasks.scorer import ScoreFailed
 from swarmnode.train.foreign import foreign_advantages
 from swarmnode.train.policy import save as save_policy

@@ -54,6 +54,8 @@ def test_tells_its_version() -> None:
         (("join", "--host", "everywhere"), "everywhere"),
         (("join", "--network", "pigeons"), "'pigeons'"),
         (("demo", "--network", "pigeons"), "'pigeons'"),
+        (("join", "--max-upload", "fast"), "--max-upload must be like 500kB"),
+        (("join", "--max-download", "5"), "--max-download must be like 500kB"),
         (("join", "--device", "cuda:9"), "cuda"),
         (("eval", "no/such/run"), "no/such/run"),
         (("inspect", "zz"), "hexadecimal"),

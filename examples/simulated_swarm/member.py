@@ -13,9 +13,10 @@ from swarmnode.config import HybridSettings, SharingSettings
 from swarmnode.rollout import Completion, Group, Question
 from swarmnode.swarm import sampling
 from swarmnode.swarm.conversion import Arrival
-from swarmnode.swarm.exchange import Exchange, Published
+from swarmnode.swarm.exchange import Exchange
 from swarmnode.swarm.mixing import Mixing
 from swarmnode.swarm.pool import Pool
+from swarmnode.swarm.publishing import Published
 
 SWARM = bytes(range(32))
 TASK = b"task"

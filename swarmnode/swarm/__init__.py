@@ -27,6 +27,7 @@
       lifetime.py         ending with the parent process
     bounded.py          queues and stores that drop the oldest
     exchange.py         this node's side: publish, note offers, fetch, admit
+    publishing.py       what this node offers, its own and what it serves on
     asking.py           whom to ask for an offer: its author or who holds it, too
     admission.py        what is refused, in which order, under which name
     offers.py           what peers offer now

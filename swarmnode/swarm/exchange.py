@@ -6,17 +6,16 @@ reason, and what it never got, by problem; the caller turns counts into metrics.
 """
 
 import logging
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from protocol import envelope, limits
+from protocol import envelope
 from protocol.envelope import Opened, Sealed
 from protocol.errors import ProtocolError, Reason
-from protocol.messages import Announcement, Item, Rollout
-from protocol.names import WHOLE, public_key_of, question_seed, shard_of
+from protocol.messages import Announcement, Rollout
+from protocol.names import public_key_of, question_seed
 from swarmnode.config import SharingSettings
 from swarmnode.rollout import Group, Origin, Question
 from swarmnode.swarm import sampling
@@ -29,8 +28,9 @@ from swarmnode.swarm.admission import (
 )
 from swarmnode.swarm.asking import Asking
 from swarmnode.swarm.bounded import RecentIds
-from swarmnode.swarm.conversion import Arrival, rollouts_of
+from swarmnode.swarm.conversion import Arrival
 from swarmnode.swarm.offers import MAX_AUTHORS, Offers
+from swarmnode.swarm.publishing import Published, Publisher
 from swarmnode.swarm.sharding import Sharding
 from swarmnode.swarm.transport import (
     Announced,
@@ -46,19 +46,7 @@ log = logging.getLogger(__name__)
 # Rollouts taken and announcements heard are remembered for as long as they could be admitted, so
 # that none counts twice, and no more of each than this: 90 a second at the default `max_age_s`.
 MAX_REMEMBERED = 65_536
-# Rollouts taken that this node may say it holds: those of the last rounds.
-_KEPT = 4 * limits.MAX_HELD
-
-
 Message = Announcement | Rollout
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """An own group and the question number its question was drawn by."""
-
-    number: int
-    group: Group
 
 
 class Exchange:
@@ -88,18 +76,19 @@ class Exchange:
         self._swarm_id = swarm_id
         self._signing_key = signing_key
         self._public_key = public_key
-        self._model_label = model_label
         self._tasks = frozenset(tasks)
         self._rebuild = rebuild
         self._seal_frame = seal
         self._open_frame = open_frame
         self._offers = Offers(settings.keep_announcements)
         self._sharding = Sharding(public_key)
+        self._publisher = Publisher(
+            transport, self._sharding, self._seal, model_label, settings.max_age_s
+        )
         # Newest policy version that an author announced; the author silent longest is forgotten.
         self._versions: OrderedDict[bytes, int] = OrderedDict()
         self._asking = Asking(transport, public_key)
         self._events: list[AnyEvent] = []  # arrived, for the next `collect`
-        self._kept: deque[Origin] = deque(maxlen=_KEPT)  # of rollouts held for their authors
         # What is admitted at a time is created `MAX_AHEAD_S` later at most, and then ages.
         lifetime_s = settings.max_age_s + MAX_AHEAD_S
         self._heard = RecentIds(MAX_REMEMBERED, lifetime_s)  # ids of announcements
@@ -123,32 +112,16 @@ class Exchange:
         self._sharding.update(now, rng)
         if self._sharding.listening != before:
             self._transport.listen(self._sharding.listening)
+            log.info(
+                "shards=%d listening=%d nodes=%.0f",
+                self.shards, len(self._sharding.listening), self._sharding.estimate,
+            )  # fmt: skip
 
     def publish(self, groups: Sequence[Published], *, round: int, now: float) -> int:
-        """Holds the groups for peers and announces them; returns how many rollouts that made.
-
-        A group above the protocol's completions becomes several rollouts of one question; of all
-        rollouts as many are offered as one announcement holds. Without any, nothing is said.
-        Questions of the held-out split are a bug of the caller (`ValueError`).
-        """
-        if any(published.group.question.held_out for published in groups):
-            raise ValueError("a held-out question must not be published")
-        rollouts = [
-            rollout
-            for published in groups
-            for rollout in rollouts_of(published.group, published.number, self._model_label, now)
-        ]
-        # By id: parts of one group can be equal to the letter, and are then one rollout.
-        held = {item.rollout_id: item for item in map(self._hold, rollouts[: limits.MAX_ITEMS])}
-        if not held:
-            return 0
-        version = groups[-1].group.policy_version
-        frame = self._announce(list(held.values()), round, version, now)
-        self._transport.publish(frame, self._sharding.own)
-        if self._sharding.owes_beacon(now):
-            self._transport.publish(self._announce([], round, version, now), WHOLE)
-        self.published += len(held)
-        return len(held)
+        """Holds the groups for peers and announces them; returns how many rollouts that made."""
+        count = self._publisher.publish(groups, round=round, now=now)
+        self.published += count
+        return count
 
     def request(self, count: int, rng: Random, now: float) -> int:
         """Fetches `count` offers; returns how many were asked for. First those that could not be
@@ -201,7 +174,7 @@ class Exchange:
             "taken": len(self._taken),
             "in_flight": len(self._asking),
             "asking": self._asking.remembered,
-            "kept": len(self._kept),
+            "kept": len(self._publisher),
             "sharding": self._sharding.known,
             "listening": len(self._sharding.listening),
         }
@@ -254,33 +227,6 @@ class Exchange:
     def shards(self) -> int:
         """Topics that the swarm's announcements are spread over, as this node sees it."""
         return self._sharding.own.of
-
-    def _announce(self, items: Sequence[Item], round: int, version: int, now: float) -> bytes:
-        announcement = Announcement.build(
-            round=round,
-            created=now,
-            policy_version=version,
-            model_label=self._model_label,
-            items=items,
-            held=self._held_ids(now) if items else (),
-        )
-        return self._seal(announcement).frame
-
-    def _held_ids(self, now: float) -> list[bytes]:
-        """The newest rollouts of others that this node serves and that those who hear its
-        announcement may want: of authors that announce on the same topic."""
-        own, oldest = self._sharding.own, now - self._settings.max_age_s
-        ids = [
-            origin.rollout_id
-            for origin in reversed(self._kept)
-            if origin.created >= oldest and shard_of(origin.author, own.of) == own
-        ]
-        return ids[: limits.MAX_HELD]
-
-    def _hold(self, rollout: Rollout) -> Item:
-        sealed = self._seal(rollout)
-        self._transport.hold(sealed.id, sealed.frame)
-        return Item(sealed.id, rollout.task_digest, rollout.seed, len(sealed.frame))
 
     def _seal(self, message: Announcement | Rollout) -> Sealed:
         return self._seal_frame(message, self._signing_key, self._swarm_id)
@@ -349,8 +295,7 @@ class Exchange:
         assert type(rollout) is Rollout
         arrival = self._arrival(opened, rollout, round)
         if arrival is not None:
-            self._transport.hold(opened.id, event.frame)
-            self._kept.append(arrival.origin)
+            self._publisher.serve_on(arrival.origin, event.frame)
         return arrival
 
     def _arrival(self, opened: Opened, rollout: Rollout, round: int) -> Arrival | None:

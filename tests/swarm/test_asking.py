@@ -38,7 +38,7 @@ def test_a_rollout_outlives_its_author(hub: Hub) -> None:
 
 def test_without_its_announcement_nobody_would_know_of_the_holder(hub: Hub) -> None:
     _, holder, reader = heard_before_it_left(hub)
-    holder.exchange._kept.clear()
+    holder.exchange._publisher._kept.clear()
     holder.publish(published(holder))
     assert {arrival.origin.author for arrival in reader.take()} == {holder.me.public_key}
     assert reader.take() == []

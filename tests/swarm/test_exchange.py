@@ -27,8 +27,9 @@ from swarmnode.identity import Identity
 from swarmnode.rollout import Question
 from swarmnode.swarm.asking import MAX_ATTEMPTS, MAX_FETCH_S
 from swarmnode.swarm.conversion import Arrival
-from swarmnode.swarm.exchange import MAX_REMEMBERED, Exchange, Published
+from swarmnode.swarm.exchange import MAX_REMEMBERED, Exchange
 from swarmnode.swarm.memory import Hub, MemoryTransport
+from swarmnode.swarm.publishing import Published
 
 SWARM = bytes([7] * 32)
 TASKS = FakeTasks()
