@@ -5,24 +5,29 @@ Pure functions over bytes. A stream adapter reads blocks: BLOCK_HEADER_BYTES of 
 block of response, so the adapter never holds more than one frame that it has not asked for.
 
     hello     →  encode_block(encode_hello(ours))        ←  the same from the other side
+    peers     →  encode_block(b"")                       ←  encode_block(encode_peers(addresses))
     fetch     →  encode_block(encode_fetch_request(ids))
               ←  len(ids) blocks, each a frame or empty ("not held")
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from protocol.errors import ProtocolError, Reason
 from protocol.limits import (
     BLOCK_HEADER_BYTES,
     HASH_BYTES,
+    MAX_ADDRESS_BYTES,
     MAX_FETCH_IDS,
     MAX_FETCH_REQUEST_BYTES,
     MAX_FETCH_RESPONSE_BYTES,
     MAX_FRAME_BYTES,
     MAX_HELLO_BYTES,
+    MAX_PEER_ADDRESSES,
+    MAX_PEERS_BYTES,
 )
 from protocol.messages import Announcement, Hello, Kind, M, Rollout, violation
 
@@ -30,6 +35,12 @@ T = TypeVar("T")
 
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _DECODE_HELLO: Final = msgspec.msgpack.Decoder(Hello).decode
+_DECODE_PEERS: Final = msgspec.msgpack.Decoder(
+    Annotated[
+        list[Annotated[str, Meta(max_length=MAX_ADDRESS_BYTES)]],
+        Meta(max_length=MAX_PEER_ADDRESSES),
+    ]
+).decode
 _DECODE: Final[dict[Kind, Callable[[bytes], Rollout | Announcement]]] = {
     Kind.ROLLOUT: msgspec.msgpack.Decoder(Rollout).decode,
     Kind.ANNOUNCEMENT: msgspec.msgpack.Decoder(Announcement).decode,
@@ -71,6 +82,29 @@ def decode_hello(data: bytes) -> Hello:
     if len(data) > MAX_HELLO_BYTES:
         raise ProtocolError(Reason.TOO_LARGE, f"greeting of {len(data)} bytes")
     return _within_bounds(_parse(_DECODE_HELLO, data))
+
+
+def encode_peers(addresses: Sequence[str]) -> bytes:
+    """An answer with these addresses; `ValueError` for more, or longer ones, than a peer takes."""
+    answer = _ENCODE(list(addresses))
+    try:
+        decode_peers(answer)
+    except ProtocolError as error:
+        raise ValueError(f"no valid list of addresses: {error}") from error
+    return answer
+
+
+def decode_peers(data: bytes) -> tuple[str, ...]:
+    """The addresses that a peer knows, as it wrote them; nothing says that they are addresses.
+
+    Raises `ProtocolError`: too_large, malformed, out_of_bounds.
+    """
+    if len(data) > MAX_PEERS_BYTES:
+        raise ProtocolError(Reason.TOO_LARGE, f"list of peers of {len(data)} bytes")
+    addresses = _parse(_DECODE_PEERS, data)
+    if any(not address.isascii() or not address.isprintable() for address in addresses):
+        raise ProtocolError(Reason.OUT_OF_BOUNDS, "an address is not printable ASCII")
+    return tuple(addresses)
 
 
 def encode_block(data: bytes) -> bytes:

@@ -69,6 +69,12 @@ MAX_FETCH_IDS = 8
 MAX_FETCH_REQUEST_BYTES = MAX_FETCH_IDS * HASH_BYTES
 MAX_FETCH_RESPONSE_BYTES = MAX_FETCH_IDS * (BLOCK_HEADER_BYTES + MAX_FRAME_BYTES)
 
+# Addresses in one answer to "whom do you know": a node looks for some ten neighbours. Each has at
+# most MAX_ADDRESS_BYTES of text: a relayed one with a DNS name and two peer ids has about 230.
+MAX_PEER_ADDRESSES = 32
+MAX_ADDRESS_BYTES = 255
+MAX_PEERS_BYTES = 3 + MAX_PEER_ADDRESSES * (2 + MAX_ADDRESS_BYTES)
+
 # --- Hello. These bind every version, for ever: old nodes read the greetings of new ones. ---
 MAX_HELLO_BYTES = 512  # version 1 needs at most 156; the rest is for later versions' fields
 MAX_SWARM_NAME_BYTES = 64

@@ -28,6 +28,8 @@ _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _PEER_ID_PREFIX = bytes((0x00, 0x24, 0x08, 0x01, 0x12, 0x20))
 _PEER_ID_BYTES = len(_PEER_ID_PREFIX) + PUBLIC_KEY_BYTES
 _PEER_ID_CHARACTERS = 52  # base58 of 38 bytes that start with 0x00 0x24
+# Enough to tell swarms apart, and short enough for a DNS label (63 bytes).
+_FINGERPRINT_BYTES = 16
 # CID version 1, raw codec, SHA-256 multihash of 32 bytes.
 _CID_PREFIX = bytes((0x01, 0x55, 0x12, 0x20))
 
@@ -140,6 +142,16 @@ def rank_of(author: bytes) -> float:
 def fetch_protocol(swarm_id: bytes) -> str:
     """The stream protocol by which a peer's rollouts are fetched."""
     return f"{_swarm_path(swarm_id)}/fetch"
+
+
+def peers_protocol(swarm_id: bytes) -> str:
+    """The stream protocol by which a peer is asked whom else it knows."""
+    return f"{_swarm_path(swarm_id)}/peers"
+
+
+def lan_service(swarm_id: bytes) -> str:
+    """The DNS-SD service under which the swarm's nodes find each other on a local network."""
+    return f"_p2p-{discovery_key(swarm_id)[:_FINGERPRINT_BYTES].hex()}._udp.local"
 
 
 def discovery_key(swarm_id: bytes, shard: Shard = WHOLE) -> bytes:

@@ -3,7 +3,11 @@
 | file | what it is |
 |---|---|
 | `cli.py` | the command line; what its commands do is in the next line's files |
+| `bootstrapping.py`, `helper_metrics.py` | `bootstrap`: a node that only helps others to meet |
+| `networking.py` | settings → a network, for all commands that open one |
 | `joining.py`, `demo.py`, `evaluating.py`, `inspection.py` | `join`, `demo`, `eval`, `inspect` |
+| `status.py`, `doctor/`, `pages/` | `status` and `top`; `doctor`; `report` |
+| `exporting.py`, `pausing.py` | `export`; `pause` and `resume` |
 | `node.py` | the round loop, where the parts below meet; `assembly.py` starts them |
 | `reporting.py`, `report.py` | what a round did, and the records of it |
 | `config.py`, `manifest.py` | one node's settings; what all nodes of a swarm share |
@@ -12,6 +16,9 @@
 | `breadth.py`, `gain.py` | how many answers a question gets; what peers give this node |
 | `evaluation.py` | held-out accuracy |
 | `run_directory.py`, `identity.py` | a run on disk; the key that is the node |
+| `life.py`, `rows.py` | what a node says it is at; the ends of long files |
+| `run_view.py`, `run_words.py` | how a run stands, and that in words |
+| `deadline.py`, `tracking.py` | `--until`; TensorBoard and Weights & Biases |
 | `metrics.py`, `log.py`, `plots.py`, `summary.py` | what a person sees |
 | `tasks/` | questions, their scores, the scorer process |
 | `generate/` | completions from the policy; prompts and foreign text |

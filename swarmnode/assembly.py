@@ -28,24 +28,28 @@ from swarmnode.generate.prompt import PromptEncoder, prompt_encoder
 from swarmnode.identity import Identity, load_or_create
 from swarmnode.manifest import Manifest
 from swarmnode.metrics import Metrics
+from swarmnode.networking import ADDRESSES
 from swarmnode.questions import open_tasks, swarm_id
 from swarmnode.run_directory import MANIFEST, RunDirectory
+from swarmnode.swarm.alone import Alone
 from swarmnode.swarm.exchange import Exchange
 from swarmnode.swarm.mixing import Mixing
 from swarmnode.swarm.pool import Pool
+from swarmnode.swarm.private import membership
 from swarmnode.swarm.transport import FetchProblem, Transport
 from swarmnode.tasks.answer import instruction
 from swarmnode.tasks.scorer import Scorer
 from swarmnode.tasks.taskset import TaskSet
 from swarmnode.train import checkpoint
+from swarmnode.train.frozen import Frozen
 from swarmnode.train.policy import Policy
 from swarmnode.train.policy import load as load_policy
 from swarmnode.train.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
-# In the run directory: how others reached this node when it last ran, one address a line.
-ADDRESSES = "addresses.txt"
+# In the run directory: where its metrics were when it last ran; empty if nowhere.
+METRICS = "metrics.txt"
 
 MakeTransport = Callable[[Identity, bytes, str], Transport]
 """(identity, swarm id, model label) → the network, not yet open."""
@@ -71,7 +75,7 @@ class Parts:
     codec: TextCodec
     prompts: PromptEncoder
     generator: Generator
-    trainer: Trainer
+    trainer: Trainer | Frozen
     rng: random.Random
     seed: int
     threads: int
@@ -89,7 +93,7 @@ def assemble(
     torch.set_num_threads(threads)
     tasks = open_tasks(swarm)
     task_names = {tasks.digest(name): name for name in tasks.names}
-    swarm_hash = swarm_id(swarm, tasks)
+    swarm_hash = membership(settings.network.swarm_key, swarm_id(swarm, tasks))
     _check_same_swarm(directory, swarm.name, swarm_hash)
     check_held_out(tasks, settings.run.evaluate_questions)
     identity = load_or_create(directory.identity)
@@ -137,11 +141,13 @@ def assemble(
         gain=GainEstimate(),
         breadth=Breadth(settings.generate.completions, settings.generate.most_completions),
         scorer=scorer,
-        metrics=_open_metrics(settings, swarm, policy.label, closing),
+        metrics=_open_metrics(settings, swarm, policy.label, directory, closing),
         codec=codec,
         prompts=prompts,
         generator=make_generator(policy, prompts, settings, seed),
-        trainer=Trainer(
+        trainer=Frozen(policy.model)
+        if sharing.role == "rollout"
+        else Trainer(
             policy.model, settings.train, policy.pad_id, settings.generate.temperature, foreign
         ),
         rng=random.Random(seed),  # noqa: S311  draws of questions and rollouts
@@ -159,7 +165,8 @@ def _check_same_swarm(directory: RunDirectory, name: str, swarm_hash: bytes) -> 
         before = manifest.load(str(directory.path / MANIFEST)).name
         raise ConfigError(
             f"the run in {directory.path} began in swarm {before!r} ({began_in[:8]}) and this is "
-            f"{name!r} ({swarm_hash.hex()[:8]}): give the --swarm it began with, or another --run"
+            f"{name!r} ({swarm_hash.hex()[:8]}): give the --swarm and --swarm-key it began "
+            f"with, or another --run"
         )
 
 
@@ -189,16 +196,21 @@ def _tell_addresses(given: Sequence[str], directory: RunDirectory) -> None:
     directory.write(ADDRESSES, "".join(f"{address}\n" for address in addresses))
 
 
-def _open_metrics(settings: Settings, swarm: Manifest, label: str, closing: ExitStack) -> Metrics:
+def _open_metrics(
+    settings: Settings, swarm: Manifest, label: str, directory: RunDirectory, closing: ExitStack
+) -> Metrics:
     known: dict[str, list[str]] = {
         "rollouts_refused": [*Reason],
         "rollouts_missed": [*FetchProblem],
+        "alone": [*Alone],
     }
     metrics = Metrics(settings.metrics.host, settings.metrics.port, known)
+    directory.write(METRICS, "")
     if settings.metrics.port >= 0:
         closing.callback(metrics.close)
         url = metrics.open(swarm=swarm.name, model=label, sharing=settings.sharing.rule)
         log.info("metrics url=%s", url)
+        directory.write(METRICS, f"{url}\n")
     return metrics
 
 

@@ -32,6 +32,28 @@ NetworkOption = Annotated[
         rich_help_panel="Network",
     ),
 ]
+LanOnlyOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--lan-only/--no-lan-only",
+        help="Listen, dial and announce on private networks only.",
+        rich_help_panel="Network",
+    ),
+]
+MdnsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Find peers on the local network: on, off, or auto (unless --host is loopback).",
+        rich_help_panel="Network",
+    ),
+]
+SwarmKeyOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Key file of a private swarm (swarmnode keys swarm makes one).",
+        rich_help_panel="Network",
+    ),
+]
 RunOption = Annotated[
     Path | None, typer.Option("--run", help="Run directory.", rich_help_panel="Run")
 ]
@@ -86,6 +108,12 @@ def join(
         list[str] | None,
         typer.Option(help="Address of a node of the swarm, as it prints it; may be repeated."),
     ] = None,
+    role: Annotated[
+        str | None,
+        typer.Option(
+            help="both; rollout: generate and publish, never train; train: publish nothing."
+        ),
+    ] = None,
     swarm: Annotated[
         str | None,
         typer.Option(
@@ -101,6 +129,10 @@ def join(
     ] = True,
     rounds: Annotated[
         int | None, typer.Option(help="Stop after this many rounds; 0: until stopped.")
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(help="Stop after so long or then: 36h, 7d, 18:00, 2026-12-01T18:00; never."),
     ] = None,
     sharing: Annotated[
         str | None,
@@ -144,9 +176,29 @@ def join(
         typer.Option(help="Port to listen on; 0: any free one.", rich_help_panel="Network"),
     ] = None,
     network: NetworkOption = None,
+    announce: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Address that peers are told instead of this machine's own, as "
+            "/ip4/203.0.113.7/tcp/4001, where a router or container host forwards the port; "
+            "may be repeated.",
+            rich_help_panel="Network",
+        ),
+    ] = None,
+    upnp: Annotated[
+        bool | None,
+        typer.Option(
+            "--upnp/--no-upnp",
+            help="Ask the router to forward the port (hivemind only). Nothing is asked without it.",
+            rich_help_panel="Network",
+        ),
+    ] = None,
     offline: Annotated[
         bool, typer.Option("--offline", help="Do not open a network.", rich_help_panel="Network")
     ] = False,
+    lan_only: LanOnlyOption = None,
+    mdns: MdnsOption = None,
+    swarm_key: SwarmKeyOption = None,
     max_upload: Annotated[
         str | None,
         typer.Option(
@@ -178,6 +230,10 @@ def join(
         int | None,
         typer.Option(help="Rounds; 0: as often as costs at most 5 %.", rich_help_panel="Run"),
     ] = None,
+    tracker: Annotated[
+        str | None,
+        typer.Option(help="Also tell each round to tensorboard or wandb.", rich_help_panel="Run"),
+    ] = None,
     evaluate_every: Annotated[
         int | None,
         typer.Option(help="Rounds; 0: only first and last.", rich_help_panel="Run"),
@@ -196,18 +252,25 @@ def join(
             "completions": completions,
             "max_new_tokens": max_new_tokens,
         },
-        "sharing": {"rule": sharing, "external": external},
+        "sharing": {"rule": sharing, "external": external, "role": role},
         "train": {"lr": lr},
         "network": {
             "host": host,
             "port": port,
             "peers": tuple(peer) if peer else None,
             "backend": "off" if offline else network,
+            "lan_only": lan_only,
+            "mdns": mdns,
+            "swarm_key": _absolute(swarm_key),
+            "announce": tuple(announce) if announce else None,
+            "upnp": upnp,
             "max_upload": max_upload,
             "max_download": max_download,
         },
         "run": {
             "rounds": rounds,
+            "until": until,
+            "tracker": tracker,
             "seed": seed,
             "threads": threads,
             "min_round_s": min_round_s,
@@ -219,6 +282,53 @@ def join(
     from swarmnode import joining
 
     return joining.join(flags, settings_file, run, resume=resume)
+
+
+@app.command()
+def bootstrap(
+    swarm: Annotated[str, typer.Option(help="Built-in swarm or manifest file.")] = "reasoning",
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(help="Address of another node of the swarm; may be repeated."),
+    ] = None,
+    run: Annotated[
+        Path, typer.Option(help="Where its key, its log and the peers it knew are kept.")
+    ] = Path("runs/bootstrap"),
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on.", rich_help_panel="Network")
+    ] = None,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port, TCP and UDP.", rich_help_panel="Network")
+    ] = 4001,
+    network: NetworkOption = None,
+    lan_only: LanOnlyOption = None,
+    mdns: MdnsOption = None,
+    swarm_key: SwarmKeyOption = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Prometheus port on 127.0.0.1; 0: any free one, -1: none.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Run a node that only helps others to meet: no model, little memory, an address that stays.
+
+    It prints the addresses to hand out for --peer. Its key is in --run: keep it, and the addresses
+    stay the same. With hivemind it also relays for nodes behind NAT. Ctrl-C stops it.
+    """
+    from swarmnode import bootstrapping
+
+    flags: dict[str, dict[str, Any]] = {
+        "network": {
+            "host": host,
+            "port": port,
+            "peers": tuple(peer) if peer else None,
+            "backend": network,
+            "lan_only": lan_only,
+            "mdns": mdns,
+            "swarm_key": _absolute(swarm_key),
+        },
+        "metrics": {"port": metrics_port},
+    }
+    return bootstrapping.run(swarm, flags, run, as_json=as_json)
 
 
 @app.command()
@@ -236,6 +346,143 @@ def demo(
     from swarmnode import demo as demo_swarm
 
     return demo_swarm.run(out, nodes, rounds, network)
+
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory of a node.")]
+
+
+@app.command()
+def pause(run: RunArgument) -> int:
+    """Let a node rest after its round until `resume`; its memory and its peers are kept.
+
+    A paused node that is started again stays paused. To free its memory, stop it (Ctrl-C).
+    """
+    from swarmnode import pausing
+
+    return pausing.run(run, is_pause=True)
+
+
+@app.command()
+def resume(run: RunArgument) -> int:
+    """Let a paused node go on."""
+    from swarmnode import pausing
+
+    return pausing.run(run, is_pause=False)
+
+
+@app.command()
+def status(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Run directory, or the folder of a demo.")
+    ],
+    as_json: JsonOption = False,
+) -> int:
+    """How a node stands: learning, sharing, and what it waits for or why it is alone.
+
+    Reads the run directory, so a run that is done or crashed is told, too.
+    """
+    from swarmnode import status as run_status
+
+    return run_status.status(run, as_json=as_json)
+
+
+@app.command()
+def top(
+    run: Annotated[
+        list[Path], typer.Argument(metavar="RUN…", help="Run directories, or folders of demos.")
+    ],
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 2.0,
+) -> int:
+    """Watch nodes: like `status`, again and again, until they end or Ctrl-C.
+
+    Not on a terminal it prints a line per node and look.
+    """
+    from swarmnode import status as run_status
+
+    return run_status.top(run, every)
+
+
+@app.command()
+def doctor(
+    model: Annotated[
+        str | None, typer.Option(help="Model that join would be given; default: demo.")
+    ] = None,
+    swarm: Annotated[
+        str | None, typer.Option(help="Built-in swarm or manifest file, for --peer.")
+    ] = None,
+    run: Annotated[
+        Path, typer.Option("--run", help="Run directory: its settings, key and disk are checked.")
+    ] = Path("runs"),
+    peer: Annotated[
+        list[str] | None, typer.Option(help="Address of a node, which is dialled.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda …")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    network: NetworkOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Look at all that a node needs here: each line ok, warning or problem, with the remedy.
+
+    Asks nobody but the model's hub and the peers that are given. Exit code 1 for a problem.
+    """
+    from swarmnode import doctor as checkup
+
+    saved = run / "config.toml"
+    flags: dict[str, dict[str, Any]] = {
+        "": {"swarm": swarm},
+        "model": {"name": model, "device": device},
+        "network": {
+            "host": host,
+            "port": port,
+            "peers": tuple(peer) if peer else None,
+            "backend": network,
+        },
+    }
+    settings = checkup.settings_of(model, saved if saved.exists() else None, flags)
+    return checkup.run(settings, run, as_json=as_json)
+
+
+@app.command()
+def report(
+    run: Annotated[
+        list[Path], typer.Argument(metavar="RUN…", help="Run directories, or folders of demos.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for report.html and its PNGs.")] = Path(
+        "report"
+    ),
+) -> int:
+    """One HTML page about runs: learning, sharing, time, traffic, refusals, how they differ.
+
+    The page holds its pictures and loads nothing; they are beside it as PNGs, too.
+    """
+    from swarmnode import pages
+
+    return pages.run(run, out)
+
+
+@app.command()
+def export(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option(help="New folder for model, tokenizer and card.")],
+    round: Annotated[
+        int | None, typer.Option(help="Of which kept checkpoint; default: the newest.")
+    ] = None,
+    push: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="Also upload it to the hub.")
+    ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="Make a new hub repository public.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Write the model of a run as a folder for transformers, with a model card.
+
+    Nothing is uploaded without --push; a repository that it makes is private without --public.
+    """
+    from swarmnode import exporting
+
+    return exporting.run(run, out, round, push, public=public, as_json=as_json)
 
 
 @app.command("eval")
@@ -316,6 +563,23 @@ def keys_import(
 
     me = identity.import_key(source, key)
     _print({"peer_id": me.peer_id, "file": str(key)}, False)
+
+
+@keys_app.command("swarm")
+def keys_swarm(
+    out: Annotated[Path, typer.Option(help="New file, readable by you alone.")],
+) -> None:
+    """Make the key of a private swarm. Whoever has it is a member: give it to members only."""
+    from protocol import private
+    from swarmnode import identity
+
+    identity.write_secret(out, private.new_key_file().encode())
+    _print({"swarm key": str(out), "use it with": f"--swarm-key {out}"}, False)
+
+
+def _absolute(path: Path | None) -> str | None:
+    """As the settings keep it: a run may be resumed from another folder."""
+    return None if path is None else str(path.absolute())
 
 
 def _print(values: dict[str, Any], as_json: bool) -> None:

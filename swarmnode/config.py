@@ -37,6 +37,13 @@ Device = Annotated[
         description="auto, cpu, cuda or cuda:<number>",
     ),
 ]
+Moment = Annotated[
+    str,
+    Meta(
+        pattern=r"^(\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d)?(Z|[+-]\d\d:\d\d))?\Z",
+        description="a time with its zone, such as 2026-12-01T18:00:00+00:00",
+    ),
+]
 
 
 # The flags that are not called as their key.
@@ -77,6 +84,8 @@ class SharingSettings(Section, frozen=True):
     """What is exchanged with the swarm and how much of it is trained on."""
 
     rule: Literal["hybrid", "sapo", "off"] = "hybrid"
+    # rollout: generate and publish, never train. train: train and take, publish nothing.
+    role: Literal["both", "train", "rollout"] = "both"
     # Peers' groups per round (J of SAPO); fewer where fewer are fresh. What hybrid makes of it:
     # `HybridSettings`.
     external: NonNegative = 4
@@ -177,6 +186,15 @@ class NetworkSettings(Section, frozen=True):
     host: str = "0.0.0.0"  # noqa: S104  peers on other machines must reach a node that joined
     port: Port = 0  # 0: any free port
     peers: tuple[str, ...] = ()
+    lan_only: bool = False  # listen, dial and announce on private networks only
+    # Ask the local network for peers. auto: unless the node listens on loopback only.
+    mdns: Literal["auto", "on", "off"] = "auto"
+    # File of a private swarm's pre-shared key; "": the swarm is open to whoever has its manifest.
+    swarm_key: str = ""
+    # What peers are told instead of the addresses this machine has, without /p2p/: of a router
+    # that forwards a port, of a container's host.
+    announce: tuple[str, ...] = ()
+    upnp: bool = False  # ask the router to forward the port; hivemind only
     # What rollouts and announcements may take; what GossipSub passes on for others is not in it.
     max_upload: Rate = ""
     max_download: Rate = ""
@@ -186,6 +204,7 @@ class RunSettings(Section, frozen=True):
     """Where a run lives and how long it lasts."""
 
     rounds: NonNegative = 0  # 0: until stopped
+    until: Moment = ""  # when to stop, whatever `rounds` says; empty: never
     seed: NonNegative = 0  # 0: derived from the identity, so that no two nodes draw alike
     min_round_s: NonNegativeFloat = 0.0  # a quicker round rests until then: spares a shared machine
     threads: NonNegative = 0  # torch threads; 0: all cores for one node
@@ -194,6 +213,9 @@ class RunSettings(Section, frozen=True):
     evaluate_every: NonNegative = 0  # rounds between held-out evaluations; 0: first and last only
     evaluate_questions: Positive = 32  # held-out questions per task
     max_failed_rounds: Positive = 5  # environment failures in a row before the node gives up
+    tracker: Literal["none", "tensorboard", "wandb"] = "none"  # who is told of each round, too
+    log_mb: Positive = 20  # of node.log, after which it becomes node.log.1 and so on
+    keep_logs: Positive = 3  # such older files kept
 
 
 class MetricsSettings(Section, frozen=True):

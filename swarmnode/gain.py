@@ -1,9 +1,10 @@
 """A node's own estimate of what its swarm gives it, from the last measured steps.
 
-The estimate is Σ peers / Σ own over the newest measured steps (`train/alignment.py`): how much
-progress on this node's own questions the peers' completions bring for each unit that its own
-bring. Its standard error is the jackknife's over blocks of steps, since neighbours are measured
-against nearly the same direction.
+The estimate is Σ peers / (Σ own + Σ peers) over the newest measured steps (`train/alignment.py`):
+the share of this node's progress on its own questions that its peers' completions bring. (The ratio
+Σ peers / Σ own says the same, but its denominator comes from few answers and is often near 0.) Its
+standard error is the jackknife's over blocks of steps, since neighbours are measured against nearly
+the same direction.
 """
 
 import math
@@ -21,9 +22,9 @@ Pair = tuple[float, float]  # (own, peers) of one step
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """`ratio` 0: peers' completions do nothing for this node; 1: as much as its own."""
+    """`share` 0: peers' completions bring nothing; 1: all of the progress; below 0: harm."""
 
-    ratio: float
+    share: float
     error: float  # one standard error
 
 
@@ -53,16 +54,22 @@ class GainEstimate:
 
 
 def estimate(pairs: Sequence[Pair]) -> Gain | None:
-    """From measured steps, each (own, peers). None below `LEAST` steps or without own progress."""
-    if len(pairs) < LEAST or math.fsum(pair[0] for pair in pairs) <= 0:
+    """From measured steps, each (own, peers). None below `LEAST` steps, and while all together, or
+    without one of the blocks, show no progress that could be shared."""
+    if len(pairs) < LEAST:
         return None
     ends = [len(pairs) * i // BLOCKS for i in range(BLOCKS + 1)]
-    without = [_ratio([*pairs[: ends[i]], *pairs[ends[i + 1] :]]) for i in range(BLOCKS)]
-    mean = math.fsum(without) / BLOCKS
-    variance = math.fsum((value - mean) ** 2 for value in without)
-    return Gain(_ratio(pairs), math.sqrt(variance * (BLOCKS - 1) / BLOCKS))
+    without = [_share([*pairs[: ends[i]], *pairs[ends[i + 1] :]]) for i in range(BLOCKS)]
+    share = _share(pairs)
+    known = [value for value in without if value is not None]
+    if share is None or len(known) < BLOCKS:
+        return None
+    mean = math.fsum(known) / BLOCKS
+    variance = math.fsum((value - mean) ** 2 for value in known)
+    return Gain(share, math.sqrt(variance * (BLOCKS - 1) / BLOCKS))
 
 
-def _ratio(pairs: Sequence[Pair]) -> float:
-    own = math.fsum(pair[0] for pair in pairs)
-    return math.fsum(pair[1] for pair in pairs) / own if own else math.inf
+def _share(pairs: Sequence[Pair]) -> float | None:
+    peers = math.fsum(pair[1] for pair in pairs)
+    whole = math.fsum(pair[0] for pair in pairs) + peers
+    return peers / whole if whole > 0 else None

@@ -102,8 +102,16 @@ def _decode(data: bytes, source: str) -> Identity:
 
 
 def _write(path: Path, identity: Identity) -> Identity:
-    """Writes the key under a name of its own and links it to `path`, so that a crash leaves no
-    half key there and an existing file or link is never replaced."""
+    write_secret(path, _encode(identity))
+    return identity
+
+
+def write_secret(path: Path, data: bytes) -> None:
+    """Writes a secret to the new file `path`, readable by this user alone.
+
+    First under a name of its own, then linked to `path`: a crash leaves no half key there, and an
+    existing file or link is never replaced (`ConfigError`).
+    """
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -118,7 +126,7 @@ def _write(path: Path, identity: Identity) -> Identity:
             # O_EXCL with 0600: nobody else could read it at any moment.
             descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as file:
-                file.write(_encode(identity))
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             os.link(unfinished, path)
@@ -128,7 +136,6 @@ def _write(path: Path, identity: Identity) -> Identity:
         raise ConfigError(f"{path} exists: choose another file or remove it first") from error
     except OSError as error:
         raise _unwritable(path, error) from error
-    return identity
 
 
 def _unwritable(path: Path, error: OSError) -> SwarmNodeError:

@@ -1,12 +1,12 @@
 """What `swarmnode join` does: settings and run directory from flags, then one node to its end."""
 
 import logging
-import re
 import signal
-import socket
 import sys
+import time
 from collections.abc import Callable
-from importlib import metadata
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,17 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from protocol.messages import Hello
-from swarmnode import config, log, manifest
+from swarmnode import config, deadline, log, manifest
 from swarmnode.config import Settings
-from swarmnode.errors import ConfigError
+from swarmnode.errors import ConfigError, SwarmNodeError
 from swarmnode.identity import Identity
+from swarmnode.life import Phase
 from swarmnode.manifest import Manifest
 from swarmnode.report import RoundReport
 from swarmnode.run_directory import RunDirectory, first_free
 from swarmnode.swarm.transport import Transport
 from swarmnode.terminal import above
+from swarmnode.tracking import open_tracker, require
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ def join(
     resume: bool,
 ) -> int:
     """Runs a node until its rounds are done or a signal stops it; returns the exit code."""
+    if flags["run"].get("until") is not None:
+        flags["run"]["until"] = deadline.moment(flags["run"]["until"], datetime.now().astimezone())
     asked = _settings(flags, settings_file)  # wrong use is told before a folder is made
     if run is None:
         directory = first_free(_default_run_name(asked))
@@ -48,6 +51,8 @@ def join(
         settings = _settings(flags, settings_file or (saved if saved.exists() else None))
         swarm = manifest.load(settings.swarm or default_swarm(settings.model.name))
         _check_resume(directory, resume)
+        require(settings.run.tracker)
+        deadline.check(settings.run.until)
         return _run(settings, swarm, directory)
     finally:
         directory.close()
@@ -59,16 +64,36 @@ def default_swarm(model_name: str) -> str:
 
 
 def _run(settings: Settings, swarm: Manifest, directory: RunDirectory) -> int:
+    """Runs the node and says in the run directory how it ended, whatever happens."""
+    directory.tell(Phase.STARTING)
+    try:
+        code = _run_shown(settings, swarm, directory)
+    except SwarmNodeError as error:
+        directory.tell(Phase.FAILED, str(error))
+        raise
+    except BaseException as error:
+        directory.tell(Phase.FAILED, f"a defect of the program: {error!r}")
+        raise
+    return code
+
+
+def _run_shown(settings: Settings, swarm: Manifest, directory: RunDirectory) -> int:
+    to_file = partial(
+        log.setup,
+        directory.log,
+        max_bytes=settings.run.log_mb * 2**20,
+        keep=settings.run.keep_logs,
+    )
     if not sys.stderr.isatty():
-        log.setup(directory.log)
+        to_file()
         return _run_node(settings, swarm, directory, lambda r: logger.info("%s", round_line(r)))
     try:
         console = Console(stderr=True)
         with Live(console=console, refresh_per_second=4) as live:
-            log.setup(directory.log, above(console))
+            to_file(above(console))
             return _run_node(settings, swarm, directory, lambda r: live.update(Text(round_line(r))))
     finally:
-        log.setup(directory.log)
+        to_file()
 
 
 def _run_node(
@@ -78,21 +103,47 @@ def _run_node(
     on_report: Callable[[RoundReport], None],
 ) -> int:
     logger.info("starting run=%s model=%s", directory.path, settings.model.name)
+    if deadline.is_past(settings.run.until, time.time()):
+        logger.warning("its time was over at %s: --until never, or a later one", settings.run.until)
     # Imports torch and transformers: seconds, so only after the flags were found to be right.
     from swarmnode.node import Node
 
-    node = Node(
-        settings, swarm, directory, lambda *who: _transport(settings, swarm, directory, *who)
-    )
+    def network(identity: Identity, swarm_id: bytes, label: str) -> Transport:
+        from swarmnode import networking
+
+        return networking.make_transport(
+            settings.network, swarm.name, directory, identity, swarm_id, label
+        )
+
+    node = Node(settings, swarm, directory, network)
+    tracker = None
     try:
         node.open()
-        stopped_by = node.run(on_report)
+        tracker = open_tracker(settings.run.tracker, directory, msgspec.to_builtins(settings))
+        stopped_by = node.run(_both(on_report, tracker.record))
     except KeyboardInterrupt:
         logger.warning("stopped at once; the last checkpoint is kept in %s", directory.path)
+        directory.tell(Phase.STOPPED, "at once, without saving")
         return 130
     finally:
+        if tracker is not None:
+            tracker.close()
         node.close()
+    if stopped_by is None:
+        directory.tell(Phase.DONE)
+    else:
+        directory.tell(Phase.STOPPED, f"by {signal.Signals(stopped_by).name}")
     return 130 if stopped_by == signal.SIGINT else 0
+
+
+def _both(
+    first: Callable[[RoundReport], None], second: Callable[[RoundReport], None]
+) -> Callable[[RoundReport], None]:
+    def tell(report: RoundReport) -> None:
+        first(report)
+        second(report)
+
+    return tell
 
 
 def round_line(report: RoundReport) -> str:
@@ -109,61 +160,20 @@ def round_line(report: RoundReport) -> str:
     return f"{line} waiting_for={report.waiting_for!r}" if report.waiting_for else line
 
 
-def _transport(
-    settings: Settings,
-    swarm: Manifest,
-    directory: RunDirectory,
-    identity: Identity,
-    swarm_id: bytes,
-    label: str,
-) -> Transport:
-    if settings.network.backend == "off":
-        from swarmnode.swarm.memory import Hub, MemoryTransport
-
-        return MemoryTransport(Hub(), identity.peer_id)
-    from swarmnode.swarm import backends
-    from swarmnode.swarm.network_transport import NetworkTransport
-
-    hello = Hello.build(
-        swarm_id=swarm_id,
-        swarm_name=swarm.name,
-        software=f"swarmnode {metadata.version('swarmnode')}",
-        model_label=label,
-    )
-    network = settings.network
-    if network.port == 0:
-        network = msgspec.structs.replace(network, port=_last_port(directory, network.host))
-    backend = backends.choose(network.backend)
-    return NetworkTransport(backend, directory.identity, identity.peer_id, hello, network)
-
-
-def _last_port(directory: RunDirectory, host: str) -> int:
-    """The port of this run's last start if it is free again, so that peers find the node; or 0."""
-    try:
-        found = re.search(r"/tcp/(\d+)/", (directory.path / "addresses.txt").read_text())
-    except OSError:
-        return 0
-    port = int(found[1]) if found else 0
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-        with socket.socket(family, kind) as one:
-            try:
-                one.bind((host, port))
-            except OSError:
-                return 0
-    return port
-
-
 def _settings(flags: dict[str, dict[str, Any]], settings_file: Path | None) -> Settings:
     """Flags over the settings file: the user's or, without one, the one that the run was started
     with before."""
-    from swarmnode.swarm.multiaddr import split_peer
+    from swarmnode import networking
+    from swarmnode.swarm.multiaddr import check_announced
 
     named = config.load(settings_file, {"model": flags["model"]}).model.name
     settings = config.load(settings_file, flags, config.preset(named))
     by_flag = flags["network"]["peers"] is not None
-    for peer in settings.network.peers:
-        split_peer(peer, "--peer" if by_flag else f"{settings_file}: `network.peers`")
+    networking.check(settings.network, "--peer" if by_flag else f"{settings_file}: `network.peers`")
+    by_flag = flags["network"]["announce"] is not None
+    for address in settings.network.announce:
+        name = "--announce" if by_flag else f"{settings_file}: `network.announce`"
+        check_announced(address, name)
     return settings
 
 

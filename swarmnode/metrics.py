@@ -42,12 +42,13 @@ _GAUGES = {
     "staleness_rounds": "Optimiser steps that the authors of the groups trained on took since.",
     "effective_ratio": "Effective sample size of peers' completions, share of their number.",
     "foreign_share": "What the weight of peers' part of the loss is multiplied by.",
-    "sharing_gain": "Progress that peers' completions bring, for each unit that own ones bring.",
+    "sharing_gain": "Share of this node's progress that peers' completions bring; NaN: not known.",
     "sharing_gain_error": "One standard error of swarmnode_sharing_gain.",
     "pool_groups": "Peers' groups waiting to be trained on.",
     "pool_age_seconds": "Mean age of the groups in the pool.",
     "peers": "Peers connected.",
     "own_groups_with_signal": "Own groups of the last round whose rewards were not all equal.",
+    "paused": "1 while the node rests because it was paused, else 0.",
     "last_round_timestamp_seconds": "When the last round ended, Unix time.",
 }
 _COUNTERS = {
@@ -91,7 +92,8 @@ class Metrics:
     """The exporter. `open` listens, `record` takes a round's report, `close` stops listening.
 
     `known` are label values by counter, told as 0 from the start: a counter that first appears at 1
-    has not risen in Prometheus' eyes, so the first refusal would go unseen.
+    has not risen in Prometheus' eyes, so the first refusal would go unseen. Under "alone" they are
+    the reasons that a report's `alone` may give.
     """
 
     def __init__(
@@ -118,12 +120,19 @@ class Metrics:
             for name, (text, label) in _LABELLED.items()
         }
         for name, values in known.items():
-            for value in values:
+            for value in values if name in self._labelled else ():
                 self._labelled[name].labels(value)
+        self._alone_reasons = tuple(known.get("alone", ()))
         self._held_out = Gauge(
             "swarmnode_held_out_task_accuracy",
             "Greedy accuracy on held-out questions, last evaluation.",
             ["task"],
+            registry=self._registry,
+        )
+        self._alone = Gauge(
+            "swarmnode_alone",
+            "1 for the reason why no peer is connected, else 0.",
+            ["because"],
             registry=self._registry,
         )
         self._info = Info("swarmnode_node", "What this node runs.", registry=self._registry)
@@ -160,10 +169,16 @@ class Metrics:
         self._gauges["staleness_seconds"].set(report.staleness_s or 0.0)
         self._gauges["pool_age_seconds"].set(report.pool_age_s)
         self._gauges["last_round_timestamp_seconds"].set(report.time)
+        for reason in self._alone_reasons:
+            self._alone.labels(reason).set(report.alone == reason)
         for phase, seconds in report.seconds.items():
             if phase != "total":  # sums over phases would count everything twice
                 self._labelled["phase_seconds"].labels(phase).inc(seconds)
         self._count(report)
+
+    def record_pause(self, is_on: bool) -> None:
+        """Takes over that the node was paused or goes on."""
+        self._gauges["paused"].set(is_on)
 
     def record_evaluation(self, evaluation: Evaluation) -> None:
         """Takes over one held-out evaluation."""

@@ -20,12 +20,14 @@ from contextlib import ExitStack, contextmanager
 
 from protocol.errors import Reason
 from protocol.names import peer_id, question_seed
-from swarmnode import config, manifest, reporting
+from swarmnode import config, deadline, manifest, reporting
 from swarmnode.assembly import MakeTransport, Parts, assemble
 from swarmnode.config import Settings
 from swarmnode.errors import SwarmNodeError
 from swarmnode.evaluation import evaluate
+from swarmnode.life import Phase
 from swarmnode.manifest import Manifest
+from swarmnode.pausing import LOOK_S, Pause
 from swarmnode.report import RoundReport
 from swarmnode.resuming import Checkpoints, Progress
 from swarmnode.rollout import Completion, Group, Question
@@ -97,10 +99,15 @@ class Node:
         `run.max_failed_rounds` failures in a row.
         """
         with self._stop.listening():
+            self._directory.tell(Phase.RUNNING)
             if self._progress.round == 0:
                 self._evaluate()
             failures = 0
+            pause = Pause(self._directory, self._parts.metrics.record_pause)
             while self._stop.signal is None and not self._is_done():
+                if pause.holds():
+                    self._stop.rest(LOOK_S)
+                    continue
                 try:
                     report = self.run_round()
                 except SwarmNodeError as error:
@@ -109,8 +116,11 @@ class Node:
                     log.warning("round failed in_a_row=%d error=%s", failures, error)
                     if failures >= self._settings.run.max_failed_rounds:
                         raise
+                    self._directory.tell(Phase.WAITING, str(error))
                     self._stop.rest(_FAILURE_PAUSE_S * 2**failures)
                     continue
+                if failures:
+                    self._directory.tell(Phase.RUNNING)
                 failures = 0
                 on_report(report)
                 self._stop.rest(self._settings.run.min_round_s - report.seconds["total"])
@@ -154,7 +164,7 @@ class Node:
 
     def _choose_paired(self) -> list[Question]:
         """Peers' questions that this node answers too, in the place of own ones."""
-        if not self._shares:
+        if not self._takes:
             return []
         parts = self._parts
         chosen = parts.mixing.pair(parts.pool.groups(), parts.exchange.lag, parts.rng)
@@ -207,7 +217,7 @@ class Node:
         return Group(question, tuple(completions), rewards, version, temperature)
 
     def _publish(self, own: Sequence[Published]) -> None:
-        if self._shares:
+        if self._shares and self._settings.sharing.role != "train":
             offered = own[: self._settings.sharing.publish]
             self._parts.exchange.listen(self._parts.rng, time.time())
             self._parts.exchange.publish(offered, round=self._progress.round, now=time.time())
@@ -230,7 +240,7 @@ class Node:
     def _choose_external(self) -> list[Group]:
         """Takes this round's groups from the pool and asks peers for the next round's."""
         sharing, parts, now = self._settings.sharing, self._parts, time.time()
-        if not self._shares:
+        if not self._takes:
             return []
         parts.pool.expire(now, self._progress.round)
         chosen = parts.mixing.choose(parts.pool.groups(), parts.exchange.lag, parts.rng)
@@ -243,6 +253,8 @@ class Node:
 
     def _train(self, own: Sequence[Group], chosen: Sequence[Group]) -> StepReport:
         parts, hybrid = self._parts, self._settings.hybrid
+        if self._settings.sharing.role == "rollout":
+            return parts.trainer.step([])
 
         def advantages(task: str, rewards: Sequence[float]) -> Sequence[float]:
             return foreign_advantages(rewards, parts.mixing.ability.rate(task), hybrid)
@@ -315,7 +327,7 @@ class Node:
             network,
             dict(self._seconds),
             copy.deepcopy(totals),
-            shares=self._shares,
+            takes=self._takes,
         )
 
     def _record(self, report: RoundReport) -> None:
@@ -364,8 +376,14 @@ class Node:
         """Whether this node exchanges at all: it may train alone by choice."""
         return self._settings.sharing.rule != "off" and self._settings.network.backend != "off"
 
+    @property
+    def _takes(self) -> bool:
+        """Whether this node asks peers for rollouts: a node that only generates does not."""
+        return self._shares and self._settings.sharing.role != "rollout"
+
     def _is_done(self) -> bool:
-        return 0 < self._settings.run.rounds <= self._progress.round
+        run = self._settings.run
+        return 0 < run.rounds <= self._progress.round or deadline.is_past(run.until, time.time())
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:

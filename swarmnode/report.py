@@ -40,15 +40,18 @@ class RoundReport:
     """One round. Rewards are means over completions, 0 to 1; None where nothing was measured.
 
     `own_reward`: this node's fresh completions, before any filtering. `external_reward`: peers'
-    completions admitted this round, by our scorer.
+    completions admitted this round, by our scorer. `external_by_model`: their groups by the model
+    that the author says it runs.
     `staleness_s`: mean age of the peers' groups trained on, by their authors' clocks.
     `kl`: mean of the sampler's log-probability less the trainer's, own tokens; `kl_external`: the
     same per peer's completion. `staleness_rounds`: optimiser steps that the authors of the peers'
     groups trained on have announced since, mean. `effective_ratio`: effective sample size of peers'
     completions divided by their number. `foreign_share` multiplies their weight in the loss.
-    `sharing_gain`: what peers' completions bring this node for each unit that its own bring, with
+    `sharing_gain`: the share of this node's progress that peers' completions bring, with
     its standard error (`gain.py`). `foreign_peers`: of other swarms, that greeted this node since
-    it was started. `waiting_for` says in words why the node is not learning, if so.
+    it was started. `waiting_for` says in words why the node is not learning, if so. `alone` is why
+    no peer is connected, in one word of `swarm.alone.Alone`, `alone_because` in a sentence; both
+    are empty with peers.
     """
 
     round: int
@@ -61,6 +64,7 @@ class RoundReport:
     external_reward: float | None
     external_groups: int
     external_groups_trained: int
+    external_by_model: Mapping[str, int]
     loss: float | None
     grad_norm: float | None
     kl: float | None
@@ -80,6 +84,8 @@ class RoundReport:
     foreign_peers: int
     network_dropped: Mapping[str, int]
     waiting_for: str
+    alone: str
+    alone_because: str
     seconds: Mapping[str, float]
     totals: Totals
 

@@ -1,5 +1,6 @@
 """From what a round did to its `RoundReport`. Pure: it reads the parts and changes nothing."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -29,9 +30,9 @@ def round_report(
     seconds: Mapping[str, float],
     totals: Totals,
     *,
-    shares: bool,
+    takes: bool,
 ) -> RoundReport:
-    """The row of this round; `shares` is false for a node that trains alone by choice."""
+    """The row of this round; `takes` is false for a node that asks no peer, by choice."""
     own, chosen, gain = groups.own, groups.chosen, parts.gain.now()
     return RoundReport(
         round=round,
@@ -44,6 +45,7 @@ def round_report(
         external_reward=_mean([r for group in groups.arrived for r in group.rewards]),
         external_groups=len(groups.arrived),
         external_groups_trained=len(chosen),
+        external_by_model=_by_model(groups.arrived),
         loss=step.loss,
         grad_norm=step.grad_norm,
         kl=step.kl_own,
@@ -53,7 +55,7 @@ def round_report(
         staleness_rounds=_mean([float(parts.exchange.lag(group)) for group in chosen]),
         effective_ratio=step.effective_ratio,
         foreign_share=parts.mixing.foreign_share,
-        sharing_gain=gain.ratio if gain else None,
+        sharing_gain=gain.share if gain else None,
         sharing_gain_error=gain.error if gain else None,
         staleness_s=_mean([now - group.origin.created for group in chosen if group.origin]),
         pool_groups=len(parts.pool),
@@ -62,22 +64,28 @@ def round_report(
         network_restarts=network.restarts,
         foreign_peers=network.foreign_peers,
         network_dropped=dict(network.dropped),
-        waiting_for=_waiting_for(step, network, len(chosen), parts, shares=shares),
+        waiting_for=_waiting_for(step, network, len(chosen), parts, takes=takes),
+        alone=network.alone,
+        alone_because=network.state if network.alone else "",
         seconds=seconds,
         totals=totals,
     )
 
 
 def _waiting_for(
-    step: StepReport, network: TransportStatus, chosen: int, parts: Parts, *, shares: bool
+    step: StepReport, network: TransportStatus, chosen: int, parts: Parts, *, takes: bool
 ) -> str:
     """Why this round taught less than it could, in words; empty when all is well."""
     reasons = []
     if step.skipped == "no-samples":
         reasons.append("no signal: all completions of every group were rewarded alike")
-    elif step.skipped:
+    elif step.skipped == "non-finite":
         reasons.append(f"step skipped: {step.skipped} loss or gradient")
-    if shares and chosen == 0:
+    if step.skipped == "role" and network.alone:
+        reasons.append(network.state)
+    if clock := parts.exchange.clocks.problem():
+        reasons.append(clock)
+    if takes and chosen == 0:
         if not network.peers:
             reasons.append(network.state)
         elif parts.exchange.peers_heard == 0:
@@ -96,3 +104,7 @@ def _by_task(groups: Sequence[Group]) -> dict[str, float]:
     for group in groups:
         rewards.setdefault(group.question.task, []).extend(group.rewards)
     return {task: sum(values) / len(values) for task, values in sorted(rewards.items())}
+
+
+def _by_model(groups: Sequence[Group]) -> dict[str, int]:
+    return dict(Counter(group.origin.model_label for group in groups if group.origin))

@@ -5,23 +5,32 @@ Exactly one process uses a run directory at a time; the lock is the kernel's, so
 process however that ends.
 """
 
+import errno
 import fcntl
 import json
+import logging
 import os
 import platform
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
+from swarmnode import rows
 from swarmnode.errors import ConfigError, SwarmNodeError
+from swarmnode.life import Phase, Teller
+
+log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.toml"
 _RECORDED_PACKAGES = (
     "torch", "transformers", "hivemind", "libp2p", "reasoning_gym", "msgspec", "PyNaCl"
 )  # fmt: skip
+# Whoever looks whether a node runs shares the lock for microseconds (`life.look`).
+_LOCK_TRIES, _LOCK_PAUSE_S = 5, 0.02
 
 
 class RunDirectory:
@@ -30,6 +39,7 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: IO[str] | None = None
+        self._teller = Teller(path)
 
     @property
     def checkpoints(self) -> Path:
@@ -65,7 +75,7 @@ class RunDirectory:
                 "choose another with --run, or make it writable"
             ) from error
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(lock)
         except OSError as error:
             lock.close()
             raise ConfigError(
@@ -82,20 +92,38 @@ class RunDirectory:
         except OSError as error:
             raise SwarmNodeError(f"cannot write {target}: {error.strerror}") from error
 
+    def tell(self, phase: Phase, why: str = "") -> None:
+        """Says in `life.json` what the node is at. A disk that refuses is logged and no more: what
+        a node says of itself must not end it."""
+        try:
+            self._teller.tell(phase, why)
+        except OSError as error:
+            log.warning("cannot write life.json phase=%s error=%s", phase, error.strerror)
+
     def keep_rows_up_to(self, round: int) -> None:
         """Drops the rows after `round`: a resumed run does those rounds again.
 
-        Lines that are cut short are dropped, too.
+        What a crash cut short at the end is dropped, too. `SwarmNodeError` when the disk refuses.
         """
         for path in (self.rounds, self.evaluations):
-            rows = [row for row in read_rows(path) if row["round"] <= round]
-            self.write(path.name, "".join(_line(row) for row in rows))
+            try:
+                rows.keep_up_to(path, round)
+            except OSError as error:
+                raise SwarmNodeError(f"cannot write {path}: {error.strerror}") from error
 
     def append(self, path: Path, row: Mapping[str, Any]) -> None:
-        """Adds one line to `rounds` or `evaluations`. `SwarmNodeError` when the disk refuses."""
+        """Adds one line to `rounds` or `evaluations`, whole or not at all. `SwarmNodeError` when
+        the disk refuses."""
+        line = _line(row).encode()
         try:
-            with path.open("ab") as file:
-                file.write(_line(row).encode())
+            with path.open("ab", buffering=0) as file:
+                end = file.tell()
+                try:
+                    if file.write(line) < len(line):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                except OSError:
+                    file.truncate(end)  # half a line would spoil the next one
+                    raise
         except OSError as error:
             raise SwarmNodeError(f"cannot write {path}: {error.strerror}") from error
 
@@ -104,6 +132,19 @@ class RunDirectory:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+
+def _take(lock: IO[str]) -> None:
+    """Takes the exclusive lock; raises `BlockingIOError` when another process keeps it."""
+    for tries_left in reversed(range(_LOCK_TRIES)):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not tries_left:
+                raise
+            time.sleep(_LOCK_PAUSE_S)
+        else:
+            return
 
 
 def first_free(name: str, parent: Path = Path("runs")) -> RunDirectory:
@@ -127,13 +168,13 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:
         return []
-    rows = []
+    found = []
     for line in lines:
         try:
-            rows.append(json.loads(line))
+            found.append(json.loads(line))
         except ValueError:  # not JSON, or not even text: power cuts leave zeros
             continue
-    return rows
+    return found
 
 
 def environment(seed: int, device: str, threads: int) -> dict[str, Any]:

@@ -75,6 +75,7 @@ def round_report(round: int = 1, **changes: Any) -> RoundReport:
         "external_reward": 0.5,
         "external_groups": 2,
         "external_groups_trained": 1,
+        "external_by_model": {"tiny": 2},
         "loss": -0.125,
         "grad_norm": 1.5,
         "kl": 0.001,
@@ -94,6 +95,8 @@ def round_report(round: int = 1, **changes: Any) -> RoundReport:
         "foreign_peers": 0,
         "network_dropped": {},
         "waiting_for": "",
+        "alone": "",
+        "alone_because": "",
         "seconds": {"generate": 1.5, "train": 0.5, "total": 2.0},
         "totals": Totals(),
     }

@@ -27,7 +27,8 @@ def swarmnode(*arguments: object, **more: object) -> subprocess.CompletedProcess
 
 
 def test_help_of_every_command_reads_and_loads_no_torch() -> None:
-    for command in ("join", "demo", "eval", "inspect", "keys"):
+    commands = ("join", "bootstrap", "demo", "eval", "inspect", "keys", "doctor", "status", "top")
+    for command in (*commands, "report", "export", "pause", "resume"):
         result = swarmnode(command, "--help")
         assert result.returncode == 0
         assert "Usage" in result.stdout
@@ -52,7 +53,17 @@ def test_tells_its_version() -> None:
         (("join", "--config", "absent.toml"), "absent.toml"),
         (("join", "--peer", "10.0.0.7:4001"), "--peer '10.0.0.7:4001' does not end in /p2p/"),
         (("join", "--host", "everywhere"), "everywhere"),
+        (("join", "--announce", "1.2.3.4:4001"), "--announce '1.2.3.4:4001': an address starts"),
+        (("join", "--announce", f"/ip4/1.2.3.4/tcp/1/p2p/{STRANGER}"), "told without /p2p/"),
+        (("join", "--network", "libp2p", "--upnp"), "--upnp needs --network hivemind"),
         (("join", "--network", "pigeons"), "'pigeons'"),
+        (("join", "--role", "boss"), "--role must be one of both, train, rollout"),
+        (("join", "--mdns", "maybe"), "--mdns must be one of auto, on, off"),
+        (("join", "--swarm-key", "absent.key"), "swarmnode keys swarm --out"),
+        (("join", "--lan-only", "--peer", f"/ip4/1.1.1.1/tcp/1/p2p/{STRANGER}"), "--lan-only"),
+        (("bootstrap", "--swarm", "nowhere", "--run", "b"), "built in"),
+        (("bootstrap", "--network", "off"), "helps nobody"),
+        (("bootstrap", "--port", "0"), "--port"),
         (("demo", "--network", "pigeons"), "'pigeons'"),
         (("join", "--max-upload", "fast"), "--max-upload must be like 500kB"),
         (("join", "--max-download", "5"), "--max-download must be like 500kB"),

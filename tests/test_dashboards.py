@@ -82,11 +82,13 @@ class Server:
         return found
 
     def is_up(self) -> bool:
+        """Whether it answers queries: while it starts it says 503."""
+        ready = self._url.replace("/api/v1", "/-/ready")
         try:
-            self.ask("vector(1)")
+            with urllib.request.urlopen(ready):  # noqa: S310  our own loopback address
+                return True
         except urllib.error.URLError:
             return False
-        return True
 
     def firing(self) -> set[tuple[str, str]]:
         return {

@@ -44,7 +44,26 @@ LAYERS = {
     "swarmnode.manifest": Layer("protocol swarmnode.errors", "msgspec"),
     "swarmnode.identity": Layer("protocol swarmnode.errors", "nacl"),
     "swarmnode.metrics": Layer("swarmnode.errors swarmnode.report", "prometheus_client"),
-    "swarmnode.run_directory": Layer("swarmnode.errors"),
+    "swarmnode.rows": Layer(),
+    "swarmnode.deadline": Layer("swarmnode.errors"),
+    "swarmnode.life": Layer(),
+    "swarmnode.run_directory": Layer("swarmnode.errors swarmnode.life swarmnode.rows"),
+    "swarmnode.tracking": Layer(
+        "swarmnode.errors swarmnode.report swarmnode.rows swarmnode.run_directory",
+        "",
+        "torch wandb swarmnode.identity",
+    ),
+    "swarmnode.run_words": Layer("swarmnode.life swarmnode.run_view"),
+    "swarmnode.run_view": Layer("swarmnode.errors swarmnode.life swarmnode.rows"),
+    "swarmnode.pages": Layer(
+        "swarmnode.errors swarmnode.pages swarmnode.rows swarmnode.run_view",
+        "msgspec rich",
+        "matplotlib",
+    ),
+    "swarmnode.helper_metrics": Layer(
+        "swarmnode.errors swarmnode.swarm.alone swarmnode.swarm.transport", "prometheus_client"
+    ),
+    "swarmnode.networking": Layer(f"{SWARM} swarmnode.identity swarmnode.run_directory", "msgspec"),
     "swarmnode.plots": Layer("swarmnode.errors swarmnode.run_directory", "", "matplotlib"),
     "swarmnode.summary": Layer(
         "swarmnode.errors swarmnode.identity swarmnode.report swarmnode.run_directory"
@@ -77,13 +96,21 @@ LAYERS = {
     "swarmnode.__main__": Layer("swarmnode.cli"),
 }
 COMMAND = Layer(
-    "protocol swarmnode.config swarmnode.errors swarmnode.identity swarmnode.joining swarmnode.log "
-    "swarmnode.manifest swarmnode.report swarmnode.run_directory swarmnode.summary "
-    "swarmnode.swarm.lifetime swarmnode.swarm.transport swarmnode.terminal",
+    "protocol swarmnode.config swarmnode.deadline swarmnode.doctor swarmnode.errors "
+    "swarmnode.helper_metrics swarmnode.identity swarmnode.joining swarmnode.life swarmnode.log "
+    "swarmnode.manifest swarmnode.networking swarmnode.report swarmnode.rows "
+    "swarmnode.run_directory swarmnode.run_view swarmnode.run_words swarmnode.summary "
+    "swarmnode.swarm.lifetime swarmnode.swarm.private swarmnode.swarm.transport "
+    "swarmnode.terminal swarmnode.tracking",
     "rich msgspec",
     "swarmnode",
 )
-COMMANDS = ("joining", "demo", "evaluating", "inspection", "doctor", "status")
+COMMANDS = (
+    "joining", "bootstrapping", "demo", "evaluating", "inspection", "status", "pausing",
+)  # fmt: skip
+# These look at models and their hub themselves.
+WITH_MODELS = COMMAND._replace(lazily="swarmnode torch huggingface_hub")
+COMMANDS_WITH_MODELS = ("doctor", "exporting")
 
 
 def violations(module: str, source: str) -> list[str]:
@@ -103,6 +130,7 @@ def violations(module: str, source: str) -> list[str]:
 
 def layer_of(module: str) -> Layer | None:
     table = LAYERS | {f"swarmnode.{name}": COMMAND for name in COMMANDS}
+    table |= {f"swarmnode.{name}": WITH_MODELS for name in COMMANDS_WITH_MODELS}
     name = module
     while name and name not in table:
         name = name.rpartition(".")[0]
@@ -216,7 +244,10 @@ def test_the_command_line_loads_no_torch() -> None:
 
 @pytest.mark.slow
 def test_commands_tasks_and_swarm_load_no_torch() -> None:
-    commands = [f"swarmnode.{name}" for name in ("joining", "demo", "evaluating", "inspection")]
+    commands = [
+        f"swarmnode.{name}"
+        for name in ("joining", "bootstrapping", "demo", "evaluating", "inspection")
+    ]
     loaded = loaded_with(*commands, *modules_under("swarmnode.tasks", "swarmnode.swarm"))
     assert "reasoning_gym" in loaded
     assert not loaded & {"torch", "transformers", "hivemind", "datasets"}

@@ -115,6 +115,7 @@ def test_a_round_is_told_in_full(metrics: Metrics) -> None:
         'phase_seconds_total{phase="train"}': 0.5,
         "round_seconds_total": 2.0,  # all phases and what is between them
         'node_info{model="tiny",sharing="sapo",swarm="demo"}': 1,
+        "paused": 0,
         "held_out_accuracy": 0,  # not evaluated yet
         "held_out_constant_baseline": 0,
     }

@@ -233,7 +233,7 @@ def test_cumulative_reward_is_the_sum_of_rounds_and_the_mean_of_nodes() -> None:
     assert found["peers_give"] is None  # three measurements are too few
     many = [row(1, [1, 0], [10, 10]), row(2, [1, 0], [10, 10])] * 10
     # Twenty: own 10 × 1 + 10 × 3 = 40, peers 10 × 3 − 10 × 1 = 20.
-    assert measures.peers_give(many) == pytest.approx(0.5)
+    assert measures.peers_give(many) == pytest.approx(1 / 3)
 
 
 def test_reward_at_equal_generation_counts_the_last_round_in_part() -> None:

@@ -75,7 +75,7 @@ def peers_give(rounds: Sequence[Row]) -> float | None:
     measured = (row.get("own_and_peers_progress", ()) for row in rounds)
     pairs = [(own, peers) for nodes in measured for own, peers in filter(None, nodes)]
     found = estimate(pairs)
-    return found.ratio if found else None
+    return found.share if found else None
 
 
 def own_rewards(rounds: Sequence[Row]) -> list[list[float]]:

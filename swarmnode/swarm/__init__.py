@@ -11,25 +11,36 @@
       network.py          what goes on in it, whatever the library
       fetching.py         streams between two nodes: fetch by id, greeting
       budget.py           bytes a second that may be sent and received
-      discovery.py        dialling given peers, finding others
+      discovery.py        dialling given peers, greeting
       listening.py        shards' topics, and neighbours for them
+      seeking.py          finding others: from the four files below, and the DHT
+        address_book.py     peers that were connected before, on disk
+        acquaintances.py    peers that peers know
+        lan.py, mdns.py     peers on the local network; its packets
+        reach.py            which addresses are dialled at all
+      alone.py            why this node is alone
       host.py             what all this needs of a library
       hivemind_p2pd.py    a host that is hivemind's Go daemon
         p2pd.py             starting it
+        nat.py              how its nodes behind NATs reach one another
         p2pd_control.py     talking to it
       libp2p_trio.py      starting py-libp2p, pure Python
         libp2p_host.py      the host that it is
         libp2p_gossip.py    the gate between strangers' gossip and py-libp2p
         libp2p_providers.py provider records, so that both kinds find each other
         libp2p_streams.py   its streams
+        alive.py            pings, by which it finds dead connections
       multiaddr.py        addresses and peer ids, text and binary
       ports.py            which port is free
+      interfaces.py       which addresses of this machine are listened on
       lifetime.py         ending with the parent process
+    private.py          a private swarm's frames
     bounded.py          queues and stores that drop the oldest
     exchange.py         this node's side: publish, note offers, fetch, admit
     publishing.py       what this node offers, its own and what it serves on
     asking.py           whom to ask for an offer: its author or who holds it, too
     admission.py        what is refused, in which order, under which name
+    clocks.py           whose clock is wrong
     offers.py           what peers offer now
     sharding.py         which announcements a large swarm's node hears
     mixing.py           own and peers' groups: the decisions of `sharing.rule`

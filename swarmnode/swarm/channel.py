@@ -4,6 +4,9 @@ Length-prefixed MessagePack of typed structs; no pickle, because the network pro
 that strangers can reach: whatever it is made to send, the node decodes only these.
 """
 
+import hashlib
+import math
+
 import msgspec
 
 from protocol.names import Shard
@@ -20,8 +23,11 @@ class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_un
 
 class Start(_Message, frozen=True, tag=True):
     """First command. `folder` is private and removed at the end, `hello` the encoded greeting,
-    `peers` the user's addresses, checked. `backend` is "hivemind" or "libp2p". `max_upload` and
-    `max_download` are bytes a second, infinite for no limit."""
+    `peers` and `announce` the user's addresses, checked. `backend` is "hivemind" or "libp2p".
+    `book` is the file of the peers known before, "" for none; `mdns` whether the local network is
+    asked. Frames may be `overhead_bytes` longer than the protocol's limits: a private swarm
+    encrypts them. `max_upload` and `max_download` are bytes a second.
+    """
 
     backend: str
     folder: str
@@ -32,8 +38,14 @@ class Start(_Message, frozen=True, tag=True):
     peers: tuple[str, ...]
     swarm_id: bytes
     hello: bytes
-    max_upload: float
-    max_download: float
+    book: str = ""
+    lan_only: bool = False
+    mdns: bool = False
+    overhead_bytes: int = 0
+    announce: tuple[str, ...] = ()
+    upnp: bool = False
+    max_upload: float = math.inf
+    max_download: float = math.inf
 
 
 class Listen(_Message, frozen=True, tag=True):
@@ -70,22 +82,33 @@ class Failed(_Message, frozen=True, tag=True):
     is_users_fault: bool
 
 
+class Notice(_Message, frozen=True, tag=True):
+    """One line for the node's log."""
+
+    text: str
+
+
 class Report(_Message, frozen=True, tag=True):
-    """The network's state, sent every `REPORT_S`; counts are since the process started."""
+    """The network's state, sent every `REPORT_S`; counts are since the process started. `alone` is
+    one of `alone.Alone`, "" with peers. `said` is the `mark` of the last announcement that went to
+    somebody."""
 
     addresses: tuple[str, ...]
     peers: tuple[str, ...]
     state: str
+    alone: str
     bytes_in: int
     bytes_out: int
     foreign_peers: int
     dropped: dict[str, int]
+    said: bytes = b""
+    relayed: tuple[str, ...] = ()
 
 
 REPORT_S = 1.0  # also the heartbeat by which the node knows that the network process lives
 
 Command = Start | Listen | Publish | Hold | Fetch
-Message = Listening | Failed | Report | AnyEvent
+Message = Listening | Failed | Notice | Report | AnyEvent
 
 _encode = msgspec.msgpack.Encoder().encode
 _commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
@@ -104,6 +127,11 @@ def body_length(header: bytes) -> int:
     if length > MAX_MESSAGE_BYTES:
         raise ValueError(f"message of {length} bytes on the channel")
     return length
+
+
+def mark(frame: bytes) -> bytes:
+    """Eight bytes to know a frame by."""
+    return hashlib.sha256(frame).digest()[:8]
 
 
 def decode_command(body: bytes) -> Command:

@@ -1,41 +1,32 @@
-"""How a node finds its swarm: it dials the peers the user gave, for ever, and asks the DHT.
+"""How a node meets its swarm: it dials the peers that the user gave, for ever, and greets them.
 
-Both run in the background of the network process. No bootstrap is special: any one peer of the
-swarm leads to the others, and a node without any waits to be found.
+In the background of the network process. No bootstrap is special: any one peer of the swarm leads
+to the others (`seeking.py`), and a node without any waits to be found.
 """
 
 import math
 import random
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 import anyio
 
 from protocol.errors import ProtocolError
 from protocol.messages import Hello
-from protocol.names import discovery_cid
 from swarmnode.swarm import multiaddr
 from swarmnode.swarm.bounded import Budget, RecentIds
 from swarmnode.swarm.fetching import greet, short_reason
 from swarmnode.swarm.host import Host, HostError
 from swarmnode.swarm.transport import AnyEvent, PeerNote
 
-_FIRST_PAUSE_S, _MAX_PAUSE_S = 1.0, 30.0  # between dials of one address that fails
+# Between dials of one address that fails. With the dial itself, who comes back is joined again
+# within half a minute.
+_FIRST_PAUSE_S, _MAX_PAUSE_S = 1.0, 15.0
 _PROBE_S = 4.0
 _GREETINGS, _GREETING_PAUSE_S = 3, 1.0  # attempts before a person hears of no answer
 _CONNECT_S = 8
 _CHECK_S = 1.0  # between looks whether a dialled peer is still connected; no traffic
-
-# Seconds before each look into the DHT, counted from the first connection; the last one repeats.
-# A look costs some 10 KB in a small swarm. Provider records live a day, so what is repeated is
-# for newcomers to be found and for replacing peers that left.
-_LOOKS_S = (1.0, 2.0, 7.0, 20.0, 60.0)
-_LOOK_TIMEOUT_S = 20
-_PROVIDERS = 32  # asked for at one look
-# Connected peers of the swarm above which no more are sought: GossipSub keeps 6 to 12 neighbours.
-_ENOUGH = 16
 
 
 # Notes of strangers that greet, in a window of seconds: a person needs one, and keys cost nothing.
@@ -49,10 +40,14 @@ class Neighbours:
 
     connected: frozenset[str] = frozenset()
     members: tuple[str, ...] = ()  # those of them that take part in this swarm
+    relayed: tuple[str, ...] = ()  # those that are connected through a relay only
 
 
 class Dialler:
-    """Keeps one user-given peer connected; says what it thinks of its greeting, once."""
+    """Keeps one user-given peer connected; says what it thinks of its greeting, once.
+
+    `met` is told of each connection: peer id and address.
+    """
 
     def __init__(
         self,
@@ -63,6 +58,7 @@ class Dialler:
         neighbours: Neighbours,
         emit: Callable[[AnyEvent], None],
         rng: random.Random,
+        met: Callable[[str, str], None] = lambda peer, address: None,
     ) -> None:
         self.address = address
         self._where, self._peer = multiaddr.split_peer(address)
@@ -72,6 +68,7 @@ class Dialler:
         self._neighbours = neighbours
         self._emit = emit
         self._rng = rng
+        self._met = met
         self._problem = ""
         self._next_try = 0.0
         self._said = ""
@@ -96,6 +93,7 @@ class Dialler:
                 pause_s = min(2 * pause_s, _MAX_PAUSE_S)
                 continue
             self._problem, pause_s = "", _FIRST_PAUSE_S
+            self._met(self._peer, self._where)
             await self._greet()
             await self._until_lost()
 
@@ -177,41 +175,9 @@ same --swarm"
         return (
             f"is in swarm {theirs.swarm_name!r} ({theirs.swarm_id[:4].hex()}), this node is in "
             f"{ours.swarm_name!r} ({ours.swarm_id[:4].hex()}): start both with the same --swarm"
+            f"{' and --swarm-key' if 'private' in (ours.swarm_name, theirs.swarm_name) else ''}"
         )
     return ""
-
-
-async def look_around(
-    host: Host, own: str, swarm_id: bytes, neighbours: Neighbours, rng: random.Random
-) -> None:
-    """Publishes this node in the DHT and connects to others of its swarm, for ever."""
-    cid = discovery_cid(swarm_id)
-    looks = 0
-    while True:
-        if not neighbours.connected:
-            looks = 0  # alone: the DHT is empty
-            await anyio.sleep(_CHECK_S)
-            continue
-        await anyio.sleep(_LOOKS_S[min(looks, len(_LOOKS_S) - 1)] * rng.uniform(0.75, 1.25))
-        looks += 1
-        with suppress(HostError):  # nobody in the table yet, or all gone: the next look tells
-            await host.provide(cid, _LOOK_TIMEOUT_S)
-        if len(neighbours.members) >= _ENOUGH:
-            continue
-        found: dict[str, list[str]] = {}
-        with suppress(HostError):
-            found = await host.find_providers(cid, _PROVIDERS, _LOOK_TIMEOUT_S)
-        strangers = [p for p in found if p != own and p not in neighbours.connected]
-        rng.shuffle(strangers)
-        wanted = strangers[: _ENOUGH - len(neighbours.members)]
-        async with anyio.create_task_group() as tasks:
-            for peer in wanted:
-                tasks.start_soon(_try_connect, host, peer, found[peer])
-
-
-async def _try_connect(host: Host, peer: str, addresses: list[str]) -> None:
-    with suppress(HostError):  # many records in a DHT are of nodes that left
-        await host.connect(peer, addresses, _CONNECT_S)
 
 
 async def _probe(host: str, port: int) -> None:

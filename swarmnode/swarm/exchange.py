@@ -28,6 +28,7 @@ from swarmnode.swarm.admission import (
 )
 from swarmnode.swarm.asking import Asking
 from swarmnode.swarm.bounded import RecentIds
+from swarmnode.swarm.clocks import Clocks
 from swarmnode.swarm.conversion import Arrival
 from swarmnode.swarm.offers import MAX_AUTHORS, Offers
 from swarmnode.swarm.publishing import Published, Publisher
@@ -93,6 +94,7 @@ class Exchange:
         lifetime_s = settings.max_age_s + MAX_AHEAD_S
         self._heard = RecentIds(MAX_REMEMBERED, lifetime_s)  # ids of announcements
         self._taken = RecentIds(MAX_REMEMBERED, lifetime_s)  # keys of offers that are done with
+        self.clocks = Clocks()
         self.refused: Counter[Reason] = Counter()
         self.missed: Counter[str] = Counter()
         self.announced = 0  # offers heard of
@@ -242,7 +244,9 @@ class Exchange:
             reason = Reason.DUPLICATE
         if reason is not None:
             self.refused[reason] += 1
+            self._say_of_clocks(event.peer, opened, reason, now)
             return
+        self.clocks.accept(event.peer)
         self._heard.add(opened.id, now)
         self._sharding.heard(opened.author, event.shard, now)
         message = opened.message
@@ -258,6 +262,12 @@ class Exchange:
         self._offers.add(opened.author, offers)
         self._note_version(opened.author, message.policy_version)
         self.announced += len(offers)
+
+    def _say_of_clocks(self, peer: str, opened: Opened, reason: Reason, now: float) -> None:
+        if reason in (Reason.FROM_FUTURE, Reason.TOO_OLD):
+            note = self.clocks.refuse(peer, float(opened.message.created), now)
+            if note:
+                log.warning("%s", note)
 
     def _note_version(self, author: bytes, version: int) -> None:
         self._versions[author] = max(version, self._versions.get(author, 0))

@@ -109,9 +109,11 @@ class Fetcher:
         emit: Callable[[AnyEvent], None],
         tasks: TaskGroup,
         fetch_s: float = FETCH_S,
+        max_frame_bytes: int = MAX_FRAME_BYTES,
     ) -> None:
         self._host = host
         self._fetch_s = fetch_s
+        self._max_frame_bytes = max_frame_bytes
         self._protocol = protocol
         self._traffic = traffic
         self._emit = emit
@@ -167,7 +169,7 @@ class Fetcher:
         except StreamCut:
             if len(missing) == count:
                 return FetchProblem.BUSY, "the peer ended the stream before the first frame"
-            return FetchProblem.MALFORMED, "the answer was cut short"
+            return FetchProblem.TIMEOUT, "the answer was cut short"
         except ProtocolError as error:
             return FetchProblem.MALFORMED, error.detail
         return FetchProblem.ABSENT, "the peer does not hold it"
@@ -180,7 +182,7 @@ class Fetcher:
             await _send_block(stream, request)
             self._traffic.sent(len(request))
             for id in wanted:
-                frame = await _read_block(stream, MAX_FRAME_BYTES)
+                frame = await _read_block(stream, self._max_frame_bytes)
                 self._traffic.received(len(frame))
                 if frame:
                     del missing[id]

@@ -15,6 +15,7 @@ import anyio
 from swarmnode.errors import ConfigError, SwarmNodeError
 from swarmnode.swarm import channel, p2pd
 from swarmnode.swarm.host import Host
+from swarmnode.swarm.nat import Nat, relays_that_answer
 from swarmnode.swarm.p2pd_control import Control, load_messages
 
 _TRIAL_S = 10.0  # for `p2pd -help`: 0.3 s on a busy machine
@@ -26,13 +27,19 @@ async def opened(start: channel.Start) -> AsyncIterator[Host]:
     folder = Path(start.folder)
     try:
         async with p2pd.started(
-            folder, start.identity_path, start.host, start.port, start.peers
+            folder,
+            start.identity_path,
+            start.host,
+            start.port,
+            Nat(await relays_that_answer(start.peers), start.announce, start.upnp),
+            lan_only=start.lan_only,
         ) as daemon:
             control = Control(daemon.control_socket, folder / "streams.sock", load_messages())
             peer_id, addresses = await control.identify()
             if peer_id != start.peer_id:
                 raise SwarmNodeError(f"p2pd runs as {peer_id}, the key file was of {start.peer_id}")
-            if not any(address.endswith(f"/tcp/{start.port}") for address in addresses):
+            listens = any(address.endswith(f"/tcp/{start.port}") for address in addresses)
+            if not listens and not start.announce:
                 raise ConfigError(f"port {start.port} is taken: choose another with --port")
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_watch, daemon)

@@ -65,6 +65,10 @@ class Host(Protocol):
         """The ids of all connected peers."""
         ...
 
+    async def relayed(self) -> list[str]:
+        """The ids of the peers that are connected through a relay only, as far as it is known."""
+        ...
+
     async def subscribers(self, topic: str) -> list[str]:
         """The ids of the connected peers that subscribe to `topic`."""
         ...

@@ -21,10 +21,12 @@ from multiaddr import Multiaddr
 
 from protocol.names import announcement_topic, discovery_cid
 from swarmnode.swarm import libp2p_providers, multiaddr
+from swarmnode.swarm.alive import end_the_dead
 from swarmnode.swarm.host import Admits, HostError, Stream, StreamCut
 from swarmnode.swarm.libp2p_gossip import Admitted, Gate, Malformed
 from swarmnode.swarm.libp2p_providers import Known, Providers, ProviderServer, Surroundings
 from swarmnode.swarm.libp2p_streams import FAILURES, CheckedStream, PeerStream, end, explained
+from swarmnode.swarm.reach import Reach
 
 _CID_PREFIX_BYTES = 2  # version and codec; Kademlia's key is the multihash behind them
 _MAX_DIALLED = 4  # addresses of one peer
@@ -38,14 +40,16 @@ _UNREAD = 1024  # admitted announcements that wait to be queued for the node
 _BAN_S, _MAX_BANNED = 600.0, 1024
 _CHECK_S = 1.0
 _CLOSE_S = 1.0  # to tell neighbours that a topic is left
+_END_S = 2.0  # for ending a connection over which nothing passes
 
 
 class Libp2pHost:
     """A `Host` over py-libp2p, for one swarm."""
 
-    def __init__(self, host: IHost, pubsub: Pubsub, swarm_id: bytes) -> None:
+    def __init__(self, host: IHost, pubsub: Pubsub, swarm_id: bytes, reach: Reach) -> None:
         self.malformed = 0
         self._host = host
+        self._reach = reach
         self._network = host.get_network()
         self._pubsub = pubsub
         self._topic = announcement_topic(swarm_id)
@@ -78,7 +82,9 @@ class Libp2pHost:
         if peer in self._banned:
             raise HostError("it sent malformed gossip and is avoided for some minutes")
         known = addresses or self._addresses(peer)
-        usable = [text for text in known if multiaddr.tcp_endpoint(text)][:_MAX_DIALLED]
+        usable = [
+            text for text in known if multiaddr.tcp_endpoint(text) and self._reach.allows(text)
+        ][:_MAX_DIALLED]
         problem = HostError("no TCP address of it is known")
         try:
             with trio.fail_after(timeout_s):
@@ -95,6 +101,9 @@ class Libp2pHost:
 
     async def peers(self) -> list[str]:
         return sorted(str(peer) for peer in self._host.get_connected_peers())
+
+    async def relayed(self) -> list[str]:
+        return []  # it neither relays nor dials through relays
 
     async def subscribers(self, topic: str) -> list[str]:
         subscribed = self._pubsub.peer_topics.get(topic, set())
@@ -159,7 +168,17 @@ class Libp2pHost:
         return dict(list(found.items())[:count])
 
     async def look_after(self) -> None:
-        """Keeps those out who were turned away, until their time is over."""
+        """Keeps those out who were turned away, until their time is over, and ends connections
+        that are dead."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(end_the_dead, self, self._end_connection)
+            nursery.start_soon(self._keep_out)
+
+    async def _end_connection(self, peer: str) -> None:
+        with trio.move_on_after(_END_S):  # its last words cannot be said either
+            await self._disconnect(ID.from_base58(peer))
+
+    async def _keep_out(self) -> None:
         while True:
             await trio.sleep(_CHECK_S)
             for peer, until in list(self._banned.items()):

@@ -43,8 +43,10 @@ from multiaddr import Multiaddr
 from swarmnode.errors import ConfigError, SwarmNodeError
 from swarmnode.swarm import channel
 from swarmnode.swarm.host import Host
+from swarmnode.swarm.interfaces import listening
 from swarmnode.swarm.libp2p_host import Libp2pHost
 from swarmnode.swarm.ports import check_port_is_free, taken
+from swarmnode.swarm.reach import Reach
 
 # Connections: as p2pd's, see there. Below _LOW py-libp2p would dial on its own.
 _LOW, _HIGH, _MOST = 0, 64, 128
@@ -58,12 +60,14 @@ async def opened(start: channel.Start) -> AsyncIterator[Host]:
     """The running host. When a part of py-libp2p fails, its error is raised in a group."""
     logging.disable(logging.CRITICAL)
     try:
+        if start.upnp:
+            raise ConfigError("UPnP needs the backend hivemind: leave --upnp or forward the port")
         check_port_is_free(start.host, start.port)
-        ip = ipaddress.ip_address(start.host)
-        listen = Multiaddr(f"/ip{ip.version}/{ip}/tcp/{start.port}")
+        ips = map(ipaddress.ip_address, listening(start.host, lan_only=start.lan_only))
+        listen = [Multiaddr(f"/ip{ip.version}/{ip}/tcp/{start.port}") for ip in ips]
         host, router, pubsub = _assembled(start, listen)
-        ours = Libp2pHost(host, pubsub, start.swarm_id)
-        async with host.run([listen]):
+        ours = Libp2pHost(host, pubsub, start.swarm_id, Reach(start.lan_only))
+        async with host.run(listen):
             if not host.get_transport_addrs():
                 raise taken(start.port)
             async with (
@@ -79,7 +83,7 @@ async def opened(start: channel.Start) -> AsyncIterator[Host]:
         shutil.rmtree(start.folder, ignore_errors=True)
 
 
-def _assembled(start: channel.Start, listen: Multiaddr) -> tuple[IHost, GossipSub, Pubsub]:
+def _assembled(start: channel.Start, listen: list[Multiaddr]) -> tuple[IHost, GossipSub, Pubsub]:
     keys = create_new_key_pair(_seed(Path(start.identity_path)))
     if str(ID.from_pubkey(keys.public_key)) != start.peer_id:
         raise SwarmNodeError(f"{start.identity_path} does not hold the key of {start.peer_id}")
@@ -91,7 +95,8 @@ def _assembled(start: channel.Start, listen: Multiaddr) -> tuple[IHost, GossipSu
         connection_config=ConnectionConfig(
             min_connections=0, low_watermark=_LOW, high_watermark=_HIGH, max_connections=_MOST
         ),
-        announce_addrs=expand_wildcard_address(listen),
+        announce_addrs=[Multiaddr(text) for text in start.announce]
+        or [own for one in listen for own in expand_wildcard_address(one)],
     )
     router = GossipSub(
         [PROTOCOL_ID_V11],

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from protocol.names import WHOLE, Shard, check_shard
+from swarmnode.swarm.alone import Alone
 from swarmnode.swarm.bounded import BoundedQueue, Outbox
 from swarmnode.swarm.transport import (
     MAX_EVENT_BYTES,
@@ -117,7 +118,8 @@ class MemoryTransport:
         return TransportStatus(
             peer_id=self.peer_id,
             running=self._running,
-            state=f"connected to {len(peers)} peers" if peers else "alone: no other node is open",
+            state=f"connected to {len(peers)} peers" if peers else "alone: offline",
+            alone="" if peers else Alone.OFFLINE,
             addresses=(f"/memory/0/p2p/{self.peer_id}",) if self._running else (),
             peers=peers,
             bytes_in=self._bytes["in"],

@@ -110,12 +110,41 @@ def split_peer(text: str, name: str = "peer") -> tuple[str, str]:
     return address, peer
 
 
+def check_announced(text: str, name: str = "announce") -> None:
+    """Raises `ConfigError` for what a user cannot have peers told, with one line on why; `name` is
+    where the user wrote it."""
+    try:
+        if "/p2p/" in text:
+            raise ValueError("it is told without /p2p/")
+        to_binary(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"{name} {text[:200]!r}: {error}: write it as /ip4/203.0.113.7/tcp/4001"
+        ) from error
+
+
 def tcp_endpoint(address: str) -> tuple[str, int] | None:
     """(host, port) when `address` is plain TCP, else None."""
     parts = address.split("/")
     if len(parts) == 5 and parts[1] in ("ip4", "ip6", "dns", "dns4", "dns6") and parts[3] == "tcp":
         return parts[2], int(parts[4])
     return None
+
+
+def with_quic(addresses: list[str]) -> list[str]:
+    """The addresses, each plain TCP one followed by QUIC's on the same port, where nodes on p2pd
+    listen, too. Not on loopback, where TCP costs less and there is no NAT.
+
+    >>> with_quic(["/ip4/1.2.3.4/tcp/5", "/ip4/127.0.0.1/tcp/5"])
+    ['/ip4/1.2.3.4/tcp/5', '/ip4/1.2.3.4/udp/5/quic-v1', '/ip4/127.0.0.1/tcp/5']
+    """
+    found: list[str] = []
+    for address in addresses:
+        found.append(address)
+        endpoint = tcp_endpoint(address)
+        if endpoint is not None and not endpoint[0].startswith(("127.", "::1", "localhost")):
+            found.append(address.replace("/tcp/", "/udp/") + "/quic-v1")
+    return list(dict.fromkeys(found))
 
 
 def varint(number: int) -> bytes:

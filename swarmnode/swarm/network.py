@@ -7,21 +7,35 @@ Written with anyio: on asyncio it drives `hivemind_p2pd`, on trio `libp2p_trio`.
 import random
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import anyio
 from anyio.abc import SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from protocol.codec import decode_hello
-from protocol.limits import MAX_ANNOUNCEMENT_BYTES
+from protocol.limits import MAX_ANNOUNCEMENT_BYTES, MAX_FRAME_BYTES
 from protocol.messages import Hello
-from protocol.names import Shard, announcement_topic, fetch_protocol
+from protocol.names import (
+    Shard,
+    announcement_topic,
+    fetch_protocol,
+    lan_service,
+    peers_protocol,
+)
+from swarmnode.errors import SwarmNodeError
 from swarmnode.swarm import channel
+from swarmnode.swarm.acquaintances import Teller
+from swarmnode.swarm.address_book import AddressBook
+from swarmnode.swarm.alone import Surroundings, explain
 from swarmnode.swarm.bounded import BoundedQueue, Budget, Outbox
-from swarmnode.swarm.discovery import Dialler, Neighbours, Strangers, look_around
+from swarmnode.swarm.discovery import Dialler, Neighbours, Strangers
 from swarmnode.swarm.fetching import Fetcher, Server, Traffic
-from swarmnode.swarm.host import Host
+from swarmnode.swarm.host import Host, HostError
+from swarmnode.swarm.lan import Lan, why
 from swarmnode.swarm.listening import Listening
+from swarmnode.swarm.reach import Reach, Scope, scope_of
+from swarmnode.swarm.seeking import Seeker
 from swarmnode.swarm.transport import (
     MAX_EVENT_BYTES,
     MAX_EVENTS,
@@ -36,6 +50,12 @@ from swarmnode.swarm.transport import (
 # Announcements of one publisher in this time, above which the rest of them is dropped, so that
 # one flooder cannot push others' out of the queue of events. An honest node makes one a round.
 _ANNOUNCEMENTS, _WINDOW_S = 30, 10.0
+# A library that has not answered for so long hangs, and the process ends to be replaced. Shorter
+# would punish a machine whose cores are all busy training.
+_HUNG_S = 10.0
+
+
+_MAX_NOTICES = 16
 
 
 class Network:
@@ -59,44 +79,56 @@ class Network:
         hello = decode_hello(start.hello)
         self._strangers = Strangers(hello, self._emit)
         self._rng = random.SystemRandom()
+        self._reach = Reach(start.lan_only)
+        self._own: tuple[str, ...] = ()  # where this node listens, as last seen
+        self._notices: BoundedQueue[str] = BoundedQueue(_MAX_NOTICES, 64 * 1024)
+        self._silent_s = 0.0  # for which the library has not answered
+        self._unheard: tuple[bytes, Shard] | None = (
+            None  # the newest announcement, while nobody heard it
+        )
+        self._said = b""  # the mark of the last one that somebody did
+        self._is_on_lan = start.mdns
+        self._book = AddressBook(Path(start.book) if start.book else None)
+        self._seeker = Seeker(
+            host, start.peer_id, start.swarm_id, self._neighbours, self._book, self._reach,
+            self._rng, self._notice,
+        )  # fmt: skip
+        met = self._seeker.met
         self._diallers = [
-            Dialler(address, host, hello, start.hello, self._neighbours, self._emit, self._rng)
+            Dialler(address, host, hello, start.hello, self._neighbours, self._emit, self._rng, met)
             for address in start.peers
             if not address.endswith(f"/p2p/{start.peer_id}")  # itself, from a shared peer list
         ]
 
     async def run(self, node: SocketStream) -> None:
         """Returns never; raises what ended it, in an exception group."""
+        if problem := self._book.load(time.time()):
+            self._notice(problem)
         server = Server(self._outbox, self._start.hello, self._traffic, self._greeted)
         await server.open(self._host, self._protocol)
+        known = self._seeker.known
+        teller = Teller(self._start.peer_id, lambda: self._own, known, time.monotonic)
+        await self._host.handle(peers_protocol(self._start.swarm_id), teller.serve)
         async with (
             self._host.subscribe(self._topic, self._admits) as messages,
             anyio.create_task_group() as tasks,
         ):
             await node.send(channel.encode(channel.Listening(await self._addresses())))
-            fetcher = Fetcher(self._host, self._protocol, self._traffic, self._emit, tasks)
-            listening = Listening(
-                self._host,
-                self._start.swarm_id,
-                self._start.peer_id,
-                self._admits,
-                self._emit,
-                tasks,
-                self._rng,
+            limit = MAX_FRAME_BYTES + self._start.overhead_bytes
+            fetcher = Fetcher(
+                self._host, self._protocol, self._traffic, self._emit, tasks, max_frame_bytes=limit
             )
+            listening = Listening(
+                self._host, self._start.swarm_id, self._start.peer_id, self._admits, self._emit,
+                tasks, self._rng,
+            )  # fmt: skip
             tasks.start_soon(self._obey, node, fetcher, listening)
             tasks.start_soon(listening.look_for_neighbours)
             tasks.start_soon(self._send, node)
             tasks.start_soon(self._listen, messages)
             tasks.start_soon(self._watch)
-            tasks.start_soon(
-                look_around,
-                self._host,
-                self._start.peer_id,
-                self._start.swarm_id,
-                self._neighbours,
-                self._rng,
-            )
+            tasks.start_soon(self._seeker.run)
+            tasks.start_soon(self._look_on_lan)
             for dialler in self._diallers:
                 tasks.start_soon(dialler.run)
 
@@ -119,7 +151,15 @@ class Network:
         self._strangers.greet(peer, address, theirs, time.monotonic())
 
     async def _publish(self, frame: bytes, shard: Shard) -> None:
-        await self._host.publish(announcement_topic(self._start.swarm_id, shard), frame)
+        if not self._neighbours.members:
+            self._unheard = frame, shard  # gossip to nobody is lost: it is said when somebody comes
+            return
+        try:
+            await self._host.publish(announcement_topic(self._start.swarm_id, shard), frame)
+        except HostError:
+            self._unheard = frame, shard  # the library hangs, or is gone; `_watch` finds out
+            return
+        self._unheard, self._said = None, channel.mark(frame)
         self._traffic.sent(len(frame))
 
     async def _listen(self, messages: AsyncIterator[tuple[str, bytes]]) -> None:
@@ -129,7 +169,7 @@ class Network:
     def _admits(self, peer: str, frame: bytes) -> bool:
         if peer == self._start.peer_id:
             return False  # our own
-        if not 0 < len(frame) <= MAX_ANNOUNCEMENT_BYTES:
+        if not 0 < len(frame) <= MAX_ANNOUNCEMENT_BYTES + self._start.overhead_bytes:
             self._oversized += 1
             return False
         self._traffic.received(len(frame))
@@ -139,11 +179,23 @@ class Network:
         return True
 
     async def _watch(self) -> None:
-        """Keeps the list of neighbours and reports to the node."""
+        """Keeps the list of neighbours and reports to the node, for as long as the library lives.
+
+        Raises `SwarmNodeError` when it hangs.
+        """
+        answered = time.monotonic()
         while True:
-            self._neighbours.connected = frozenset(await self._host.peers())
-            self._neighbours.members = tuple(await self._host.subscribers(self._topic))
-            self._newest_report = self._report(await self._addresses())
+            try:
+                await self._look()
+                answered = time.monotonic()
+            except HostError as error:
+                self._silent_s = time.monotonic() - answered
+                if self._silent_s > _HUNG_S:
+                    text = f"the network library hangs: {self._silent_s:.0f} s without an answer"
+                    raise SwarmNodeError(text) from error
+                self._neighbours.connected, self._neighbours.members = frozenset(), ()
+                self._neighbours.relayed = ()
+            self._newest_report = self._report(self._with_peer_id(self._own))
             self._something.set()
             self._tell_of_limits()
             await anyio.sleep(channel.REPORT_S)
@@ -160,19 +212,57 @@ class Network:
                 text = f"{flag} is used up: some rollouts are not exchanged; training goes on"
                 self._emit(PeerNote(self._start.peer_id, text))
 
+    async def _look(self) -> None:
+        """Sees who is connected; tells them what nobody heard before."""
+        connected = frozenset(await self._host.peers())
+        members = tuple(await self._host.subscribers(self._topic))
+        self._neighbours.relayed = tuple(await self._host.relayed())
+        await self._addresses()
+        was_alone = not self._neighbours.members
+        self._neighbours.connected, self._neighbours.members = connected, members
+        self._silent_s = 0.0
+        if self._unheard is not None and members and not was_alone:
+            # One look after the first peer came: the library has its streams open by then.
+            await self._publish(*self._unheard)
+
+    async def _look_on_lan(self) -> None:
+        """Finds peers by multicast DNS, if that is wanted and possible here."""
+        if not self._start.mdns:
+            return
+        is_loopback = all(scope_of(address) is Scope.LOOPBACK for address in self._own)
+        lan = Lan(
+            lan_service(self._start.swarm_id),
+            self._start.peer_id,
+            lambda: self._own,
+            self._seeker.suggest,
+            is_loopback=is_loopback,
+        )
+        try:
+            await lan.run()
+        except OSError as error:
+            self._is_on_lan = False
+            self._notice(f"mDNS is off: {why(error)}")
+
     async def _addresses(self) -> tuple[str, ...]:
         """Where this node can be dialled, as users give it to `--peer`."""
         _, addresses = await self._host.identify()
+        self._own = tuple(address for address in addresses if self._reach.allows(address))
+        return self._with_peer_id(self._own)
+
+    def _with_peer_id(self, addresses: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(f"{address}/p2p/{self._start.peer_id}" for address in addresses)
 
     def _report(self, addresses: tuple[str, ...]) -> channel.Report:
+        alone, state = explain(self._surroundings())
         return channel.Report(
             addresses=addresses,
             peers=self._neighbours.members,
-            state=self._state(),
+            state=state,
+            alone=alone or "",
             bytes_in=self._traffic.bytes_in,
             bytes_out=self._traffic.bytes_out,
             foreign_peers=self._strangers.count,
+            said=self._said,
             dropped={
                 "events": self._events.dropped,
                 "oversized": self._oversized,
@@ -181,22 +271,24 @@ class Network:
                 "streams": self._traffic.streams_refused,
                 "malformed": self._host.malformed,
             },
+            relayed=self._neighbours.relayed,
         )
 
-    def _state(self) -> str:
-        count = len(self._neighbours.members)
-        if count:
-            return f"connected to {count} peer{'s' if count > 1 else ''}"
-        problems = [text for text in (d.problem() for d in self._diallers) if text]
-        if problems:
-            more = f" ({len(problems) - 1} more fail)" if len(problems) > 1 else ""
-            return f"alone: {problems[0]}{more}"
-        strangers = len(self._neighbours.connected)
-        if strangers:
-            return f"alone: connected to {strangers} nodes, none of which is in this swarm yet"
-        if self._diallers:
-            return f"alone: dialing {self._diallers[0].address}"
-        return "alone: no --peer given, waiting for others to join"
+    def _surroundings(self) -> Surroundings:
+        return Surroundings(
+            members=len(self._neighbours.members),
+            strangers=len(self._neighbours.connected),
+            problems=tuple(text for text in (d.problem() for d in self._diallers) if text),
+            dialling=self._diallers[0].address if self._diallers else "",
+            remembered=len(self._book),
+            looks_on_lan=self._is_on_lan,
+            relayed=len(self._neighbours.relayed),
+            silent_s=self._silent_s,
+        )
+
+    def _notice(self, text: str) -> None:
+        self._notices.put(text, len(text))
+        self._something.set()
 
     def _emit(self, event: AnyEvent) -> None:
         self._events.put(event, event_bytes(event))
@@ -206,6 +298,8 @@ class Network:
         while True:
             await self._something.wait()
             self._something = anyio.Event()
+            while self._notices:
+                await node.send(channel.encode(channel.Notice(self._notices.take())))
             if self._newest_report is not None:
                 report, self._newest_report = self._newest_report, None
                 await node.send(channel.encode(report))

@@ -44,6 +44,12 @@ class Outgoing:
             self._publish.put(Publish(frame, shard), len(frame))
             self._changed.notify()
 
+    def publish_again(self, frame: bytes, shard: Shard) -> None:
+        """Queues what a network process that is gone did not say, unless something newer waits."""
+        with self._changed:
+            if not self._publish:
+                self._publish.put(Publish(frame, shard), len(frame))
+
     def hold(self, id: bytes, frame: bytes) -> None:
         with self._changed:
             self._outbox.put(id, frame)

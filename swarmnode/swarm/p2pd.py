@@ -17,7 +17,9 @@ from pathlib import Path
 import anyio
 
 from swarmnode.errors import ConfigError, SwarmNodeError
+from swarmnode.swarm.interfaces import listening
 from swarmnode.swarm.lifetime import dies_with_parent
+from swarmnode.swarm.nat import Nat
 from swarmnode.swarm.p2pd_control import folder_of_hivemind
 from swarmnode.swarm.ports import check_port_is_free, taken
 
@@ -44,20 +46,20 @@ class Daemon:
 
 @asynccontextmanager
 async def started(
-    folder: Path, identity_path: str, host: str, port: int, relays: Sequence[str]
+    folder: Path, identity_path: str, host: str, port: int, nat: Nat, *, lan_only: bool = False
 ) -> AsyncIterator[Daemon]:
-    """Runs the daemon while the context lasts; `relays` are peers that may relay for a node
-    behind NAT.
+    """Runs the daemon while the context lasts.
 
     Raises `ConfigError` when the port is taken, `SwarmNodeError` when the daemon does not start.
     """
     check_port_is_free(host, port)
+    hosts = listening(host, lan_only=lan_only)
     control_socket = folder / "control.sock"
     path = program()
     try:
         process = await asyncio.create_subprocess_exec(
             path,
-            *_flags(control_socket, identity_path, host, port, relays),
+            *_flags(control_socket, identity_path, hosts, port, nat, lan_only=lan_only),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -85,43 +87,40 @@ def program() -> Path:
 
 
 def _flags(
-    control_socket: Path, identity_path: str, host: str, port: int, relays: Sequence[str]
+    control_socket: Path,
+    identity_path: str,
+    hosts: Sequence[str],
+    port: int,
+    nat: Nat,
+    *,
+    lan_only: bool,
 ) -> list[str]:
-    address = ipaddress.ip_address(host)
-    ip = f"/ip{address.version}/{address}"
-    # A node on loopback has no NAT to get through, and reachability probes cost CPU when idle.
-    is_public = not address.is_loopback
+    ips = [ipaddress.ip_address(host) for host in hosts]
+    # QUIC too: hole punching succeeds over QUIC only.
+    listen = [
+        f"/ip{ip.version}/{ip}/{transport}"
+        for ip in ips
+        for transport in (f"tcp/{port}", f"udp/{port}/quic-v1")
+    ]
     flags = {
         "listen": f"/unix{control_socket}",
         "id": identity_path,
-        # QUIC too: hole punching succeeds over QUIC only.
-        "hostAddrs": f"{ip}/tcp/{port},{ip}/udp/{port}/quic-v1",
-        "natPortMap": "0",
+        "hostAddrs": ",".join(listen),
         "pubsub": "1",
         "pubsubRouter": "gossipsub",
         "pubsubSign": "1",
         "pubsubSignStrict": "1",
         # Server mode: in automatic mode nodes on private addresses stay clients, and a DHT of
-        # clients finds nobody.
-        "dhtServer": "1",
+        # clients finds nobody. On a LAN none: the daemon dials whom it hears of in the DHT, and
+        # would not ask us whether that is a private address.
+        "dhtServer": "0" if lan_only else "1",
         "connManager": "1",
         "connLo": str(_LOW),
         "connHi": str(_HIGH),
         "connGrace": "20s",
-        "autonat": "1" if is_public else "0",
-        "relay": "1" if is_public else "0",
-        # Serve as a relay for nodes behind NAT, within bounds that one stranger cannot exhaust.
-        "relayService": "1" if is_public else "0",
-        "relayMaxReservations": "32",
-        "relayMaxCircuits": "4",
-        "relayBufferSize": "65536",
-        "relayDataLimit": str(4 * 2**20),
-        "relayTimeLimit": "2m",
-        # Without relays of our own the daemon would use the public IPFS ones.
-        "autoRelay": "1" if is_public and relays else "0",
     }
-    if is_public and relays:
-        flags["trustedRelays"] = ",".join(relays)
+    # No NAT to get through on loopback, and nobody to ask about it on a LAN.
+    flags |= nat.flags(is_public=not lan_only and not any(ip.is_loopback for ip in ips))
     return [f"-{name}={value}" for name, value in flags.items()]
 
 

@@ -100,10 +100,16 @@ class Control:
         return multiaddr.peer_id_text(response.identify.id), _texts(response.identify.addrs)
 
     async def connect(self, peer: str, addresses: list[str], timeout_s: int) -> None:
-        """Connects to `peer`, by its known addresses when none is given."""
+        """Connects to `peer`, by its known addresses when none is given.
+
+        By QUIC where it listens there: behind a NAT, what others see of this node's QUIC is what
+        holes are punched by.
+        """
         request = self._pb.Request(type=self._pb.Request.CONNECT)
         request.connect.peer = multiaddr.peer_id_bytes(peer)
-        request.connect.addrs.extend(multiaddr.to_binary(address) for address in addresses)
+        request.connect.addrs.extend(
+            multiaddr.to_binary(address) for address in multiaddr.with_quic(addresses)
+        )
         request.connect.timeout = timeout_s
         await self._ask(request, timeout_s + 1)
 
@@ -111,6 +117,17 @@ class Control:
         """The ids of all connected peers."""
         response = await self._ask(self._pb.Request(type=self._pb.Request.LIST_PEERS))
         return sorted({multiaddr.peer_id_text(peer.id) for peer in response.peers})
+
+    async def relayed(self) -> list[str]:
+        """The ids of the peers to which every connection goes through a relay."""
+        response = await self._ask(self._pb.Request(type=self._pb.Request.LIST_PEERS))
+        direct: set[str] = set()
+        through: set[str] = set()
+        for peer in response.peers:  # one entry for each connection
+            texts = [multiaddr.to_text(address) or "" for address in peer.addrs]
+            is_relayed = any("/p2p-circuit" in text for text in texts)
+            (through if is_relayed else direct).add(multiaddr.peer_id_text(peer.id))
+        return sorted(through - direct)
 
     async def subscribers(self, topic: str) -> list[str]:
         """The ids of the connected peers that subscribe to `topic`."""
@@ -148,13 +165,16 @@ class Control:
         request.dht.cid = cid
         request.dht.count = count
         found: dict[str, list[str]] = {}
-        async with self._connection() as (reader, writer), asyncio.timeout(timeout_s + 1):
-            await self._exchange(reader, writer, request, timeout_s + 1)
-            while len(found) <= count:
-                answer = await self._read(reader, self._pb.DHTResponse())
-                if answer.type == self._pb.DHTResponse.END:
-                    break
-                found[multiaddr.peer_id_text(answer.peer.id)] = _texts(answer.peer.addrs)
+        try:
+            async with self._connection() as (reader, writer), asyncio.timeout(timeout_s + 1):
+                await self._exchange(reader, writer, request, timeout_s + 1)
+                while len(found) <= count:
+                    answer = await self._read(reader, self._pb.DHTResponse())
+                    if answer.type == self._pb.DHTResponse.END:
+                        break
+                    found[multiaddr.peer_id_text(answer.peer.id)] = _texts(answer.peer.addrs)
+        except TimeoutError as error:
+            raise HostError("timed out") from error
         return found
 
     @asynccontextmanager

@@ -67,10 +67,10 @@ class Publisher:
         if not held:
             return 0
         version = groups[-1].group.policy_version
-        frame = self._announcement(list(held.values()), round, version, now)
-        self._transport.publish(frame, self._sharding.own)
         if self._sharding.owes_beacon(now):
             self._transport.publish(self._announcement([], round, version, now), WHOLE)
+        frame = self._announcement(list(held.values()), round, version, now)
+        self._transport.publish(frame, self._sharding.own)  # last: the network repeats the newest
         return len(held)
 
     def serve_on(self, origin: Origin, frame: bytes) -> None:

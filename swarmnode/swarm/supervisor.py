@@ -27,9 +27,10 @@ _FIRST_PAUSE_S, _MAX_PAUSE_S = 0.5, 30.0
 _HEALTHY_S = 60.0  # a process that lived so long did not fail at its start: pauses begin anew
 # Without a report for so long the process hangs (it sends one a second) and is replaced. Shorter
 # would punish a machine whose cores are all busy training.
-_SILENCE_S = 30.0
-# Until its first word: importing py-libp2p takes 1.5 s of CPU, which cores that all train stretch.
-START_S = 60.0
+_SILENCE_S = 20.0
+# Until its first word: importing py-libp2p takes 1.5 s of CPU, which cores that all train stretch
+# to more than a minute. A process that ends says so at once; this is for one that hangs.
+START_S = 180.0
 _GOODBYE_S = 3.0  # what the process gets to close its host, which then tells its peers
 _MAX_SOCKET_PATH = 80  # bytes of folder; a Unix socket's path ends at 107
 

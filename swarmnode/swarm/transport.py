@@ -22,10 +22,10 @@ class FetchProblem(enum.StrEnum):
 
     ABSENT = "absent"  # the peer answered that it does not hold the frame (any more)
     UNREACHABLE = "unreachable"  # no connection, or the peer does not speak this swarm's protocol
-    TIMEOUT = "timeout"  # connected, but the answer was not complete in time
+    TIMEOUT = "timeout"  # connected, but the answer was not complete in time, or was cut short
     BUSY = "busy"  # the peer ended the stream before the first frame: over its limits
     BUDGET = "budget"  # not asked: this node is over its --max-download
-    MALFORMED = "malformed"  # the answer broke the framing or a size limit, or was cut short
+    MALFORMED = "malformed"  # the answer broke the framing or a size limit
     OVERLOAD = "overload"  # dropped on this side: too many fetches at once, or a network restart
 
 
@@ -98,8 +98,9 @@ class TransportStatus:
     once per distinct message, fetch requests and answers in both roles; encryption, gossip
     duplicates and discovery are not in it. `foreign_peers` counts those that greeted this node and
     are of another swarm or protocol version, each once. `dropped` counts lost items by queue name
-    (closed set, see `QUEUES`). `state` is one line for a person; when no peer is connected it says
-    why.
+    (closed set, see `QUEUES`). `relayed` are the peers, of this swarm or not, that are connected
+    through a relay only, where the library tells (hivemind). `state` is one line for a person; when
+    no peer is connected it says why, and `alone` says it in one word of `alone.Alone`.
     """
 
     peer_id: str
@@ -112,6 +113,8 @@ class TransportStatus:
     foreign_peers: int = 0
     restarts: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
+    alone: str = ""
+    relayed: tuple[str, ...] = ()
 
 
 # The keys of `TransportStatus.dropped`; metric labels.
@@ -124,6 +127,7 @@ QUEUES = (
     "flood",  # announcements of a publisher who sends far too many
     "upload",  # fetches of peers not served: this node is over its --max-upload
     "streams",  # peers turned away because too many were being served
+    "unreadable",  # frames not encrypted with the private swarm's key
     "malformed",  # gossip that broke its format or signature (libp2p; p2pd counts none)
 )
 
@@ -145,11 +149,12 @@ class Transport(Protocol):
         ...
 
     def publish(self, frame: bytes, shard: Shard = WHOLE) -> None:
-        """Gossips one frame to those who listen to `shard`, at first the whole swarm; to nobody
-        when alone. This node does not hear it.
+        """Gossips one frame to those who listen to `shard`, at first the whole swarm. This node
+        does not hear it.
 
-        Frames may overtake one another; one published before a peer joined does not reach it, and
-        of a burst of more than some 30 the libraries drop the rest.
+        Frames may overtake one another; one published before a peer joined does not reach it, but
+        for the newest one of a node that was alone. Of a burst of more than some 30 the libraries
+        drop the rest.
         Raises `ValueError` for a frame above the protocol's limit for announcements.
         """
         ...
@@ -183,10 +188,11 @@ class Transport(Protocol):
         ...
 
 
-def check_frame(frame: bytes) -> None:
+def check_frame(frame: bytes, overhead_bytes: int = 0) -> None:
     """Raises `ValueError` for an announcement that no peer would accept: a bug of the caller."""
-    if not 0 < len(frame) <= MAX_ANNOUNCEMENT_BYTES:
-        raise ValueError(f"announcement of {len(frame)} bytes, allowed 1-{MAX_ANNOUNCEMENT_BYTES}")
+    limit = MAX_ANNOUNCEMENT_BYTES + overhead_bytes
+    if not 0 < len(frame) <= limit:
+        raise ValueError(f"announcement of {len(frame)} bytes, allowed 1-{limit}")
 
 
 def check_fetch(peer: str, ids: Sequence[bytes]) -> None:
@@ -203,11 +209,12 @@ def check_id(id: bytes) -> None:
         raise ValueError(f"id of {len(id)} bytes, not {HASH_BYTES}")
 
 
-def check_held(id: bytes, frame: bytes) -> None:
+def check_held(id: bytes, frame: bytes, overhead_bytes: int = 0) -> None:
     """Raises `ValueError` for a frame that no peer would take: a bug of the caller."""
     check_id(id)
-    if not 0 < len(frame) <= MAX_FRAME_BYTES:
-        raise ValueError(f"frame of {len(frame)} bytes, allowed 1-{MAX_FRAME_BYTES}")
+    limit = MAX_FRAME_BYTES + overhead_bytes
+    if not 0 < len(frame) <= limit:
+        raise ValueError(f"frame of {len(frame)} bytes, allowed 1-{limit}")
 
 
 def event_bytes(event: AnyEvent) -> int:

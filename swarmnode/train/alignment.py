@@ -6,12 +6,11 @@ objective J by −⟨∇J, g⟩. For ∇J stands d, the mean of g_own over this 
     own    = ⟨d, g_own⟩
     peers  = ⟨d, g_peers⟩
 
-Σ peers / Σ own says how much own progress the peers' part brings for each unit that the own part
-brings: 0, nothing; 1, as much again; below 0, it works against this node. d is of other questions
-and other answers than g_own, so its noise is in neither product on average. (Tried: g_own itself
-for d, whose noise makes `own` too large, tenfold with few answers; own halves against each other,
-lost in the noise of so few; Adam's scaling in the products, which correlates with the noise.)
-Single steps mean little: `swarmnode/gain.py` takes sums over many.
+Σ peers / Σ (own + peers) over many steps says which share of the own progress the peers' part
+brings (`swarmnode/gain.py`). d is of other questions and other answers than g_own, so its noise is
+in neither product on average. (Tried: g_own itself for d, whose noise makes `own` too large,
+tenfold with few answers; own halves against each other, lost in the noise of so few; Adam's scaling
+in the products, which correlates with the noise.) Single steps mean little.
 
 It holds for the tasks that the node practises and for small plain gradient steps. It does not see
 what peers' completions change in later rounds, good or bad.

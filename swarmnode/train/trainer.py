@@ -61,7 +61,7 @@ class StepReport:
     samples: int
     micro_batches: int  # forward and backward passes, over all epochs
     optimizer_steps: int  # taken: equals the epochs unless skipped
-    skipped: Literal["no-samples", "non-finite"] | None
+    skipped: Literal["no-samples", "non-finite", "role"] | None  # role: this node does not train
     kl_reference: float | None = None  # mean per token, k3 estimate; None without a reference
     outliers: int = 0  # samples whose advantage the 3 σ filter set to 0
     # Effective sample size of peers' completions divided by their number, (Σw)² / (n Σw²), with w

@@ -14,9 +14,10 @@ import json
 from pathlib import Path
 
 import msgpack
+from nacl.secret import Aead
 from nacl.signing import SigningKey
 
-from protocol import codec, names
+from protocol import codec, names, private
 from protocol.envelope import COMPRESSED_ROLLOUT, seal, signed_bytes
 from protocol.limits import (
     MAX_ANNOUNCEMENT_BYTES,
@@ -496,6 +497,59 @@ def fetches() -> list[dict]:
     ]
 
 
+def peers() -> list[dict]:
+    me = names.peer_id(bytes(SigningKey(KEY).verify_key))
+    long = "/dns4/" + "a" * 238 + "/tcp/4001"
+    assert len(long) == 253
+    lists = {
+        "nobody": [],
+        "own, then another's": [
+            f"/ip4/192.0.2.1/tcp/4001/p2p/{me}",
+            f"/ip6/::1/udp/1/quic-v1/p2p/{me}",
+        ],
+        "as many as there may be, as long": [f"{long}{number:02}" for number in range(32)],
+        "no addresses, but for the reader to find out": ["", "x"],
+    }
+    good = [
+        {"name": name, "peers": codec.encode_peers(addresses).hex(), "addresses": addresses,
+         "reason": None}
+        for name, addresses in lists.items()
+    ]  # fmt: skip
+    bad = {
+        "more than there may be": (b"\xdc\x00\x21" + 33 * b"\xa0", "malformed"),
+        "a longer one": (b"\x91\xda\x01\x00" + 256 * b"a", "malformed"),
+        "not a list": (b"\xa1x", "malformed"),
+        "not text": (b"\x91\xc4\x01x", "malformed"),
+        "cut short": (b"\x92\xa1x", "malformed"),
+        "bytes after it": (b"\x90\x90", "malformed"),
+        "a control character": (b"\x91\xa1\x1b", "out_of_bounds"),
+        "not ASCII": (b"\x91\xa2\xc3\xa9", "out_of_bounds"),
+        "larger than its limit": (bytes(8228), "too_large"),
+    }
+    return good + [
+        {"name": name, "peers": body.hex(), "addresses": None, "reason": reason}
+        for name, (body, reason) in bad.items()
+    ]
+
+
+def private_swarm() -> dict:
+    key = bytes(range(32))
+    secret_id = private.swarm_id(key, SWARM)
+    members = private.names(key, secret_id)
+    frame = bytes.fromhex(rollouts()[0]["frame"])
+    nonce = bytes(range(24))
+    encrypted = bytes(Aead(members.frame_key).encrypt(frame, b"swarmnode/1/private\0", nonce))
+    return {
+        "key_file": f"/key/swarm/psk/1.0.0/\n/base16/\n{key.hex()}\n",
+        "manifest_swarm_id": SWARM.hex(),
+        "swarm_id": secret_id.hex(),
+        "network_id": members.network_id.hex(),
+        "frame_key": members.frame_key.hex(),
+        "frame": frame.hex(),
+        "encrypted": encrypted.hex(),
+    }
+
+
 def named() -> dict:
     author = bytes(SigningKey(KEY).verify_key)
     return {
@@ -514,6 +568,8 @@ def named() -> dict:
         "shard_topic": names.announcement_topic(SWARM, names.shard_of(author, 8)),
         "shard_discovery_key": names.discovery_key(SWARM, names.shard_of(author, 8)).hex(),
         "fetch_protocol": names.fetch_protocol(SWARM),
+        "peers_protocol": names.peers_protocol(SWARM),
+        "lan_service": names.lan_service(SWARM),
         "hello_protocol": names.HELLO_PROTOCOL,
         "discovery_key": names.discovery_key(SWARM).hex(),
         "discovery_cid": names.discovery_cid(SWARM).hex(),
@@ -528,6 +584,8 @@ def vectors() -> dict[str, str]:
         "refused_frames.json": refused_frames(),
         "hellos.json": hellos(),
         "fetches.json": fetches(),
+        "peers.json": peers(),
+        "private.json": private_swarm(),
         "names.json": named(),
     }
     return {

@@ -41,6 +41,8 @@ def test_names_follow_the_spec() -> None:
         "shard_topic": f"/swarmnode/1/{swarm.hex()}/announcements/8/{of_8}",
         "shard_discovery_key": shard_key,
         "fetch_protocol": f"/swarmnode/1/{swarm.hex()}/fetch",
+        "peers_protocol": f"/swarmnode/1/{swarm.hex()}/peers",
+        "lan_service": f"_p2p-{discovery[:32]}._udp.local",
         "hello_protocol": "/swarmnode/hello",
         "discovery_key": discovery,
         "discovery_cid": "01551220" + discovery,

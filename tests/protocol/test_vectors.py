@@ -1,14 +1,18 @@
 """The committed vectors: what the code makes, what the second reader reads, what is refused."""
 
+import hmac
 import json
 
 import make_vectors
+import msgpack
 import pytest
 import reference_reader
 
-from protocol import codec, names
+from protocol import codec, names, private
 from protocol.envelope import open_frame, seal
 from protocol.errors import ProtocolError, Reason
+
+SWARM = make_vectors.SWARM
 
 
 def load(name: str):  # type: ignore[no-untyped-def]  # JSON
@@ -105,6 +109,32 @@ def test_fetch_streams(vector: dict) -> None:
     assert list(codec.decode_fetch_request(request)) == [bytes.fromhex(i) for i in vector["ids"]]
     decoded = codec.decode_fetch_response(bytes.fromhex(vector["response_stream"]), len(response))
     assert [frame and frame.hex() for frame in decoded] == vector["frames"]
+
+
+@pytest.mark.parametrize("vector", **named(load("peers.json")))
+def test_lists_of_peers(vector: dict) -> None:
+    body = bytes.fromhex(vector["peers"])
+    if vector["reason"] is None:
+        assert list(codec.decode_peers(body)) == vector["addresses"] == msgpack.unpackb(body)
+        return
+    with pytest.raises(ProtocolError) as caught:
+        codec.decode_peers(body)
+    assert caught.value.reason == vector["reason"]
+
+
+def test_private_names_and_frames_are_those_of_the_specification() -> None:
+    vector = load("private.json")
+    key = bytes.fromhex(vector["key_file"].splitlines()[2])
+    assert private.read_key_file(vector["key_file"]) == key
+    secret = hmac.digest(key, b"swarmnode/private/id\0" + SWARM, "sha256")
+    assert private.swarm_id(key, SWARM).hex() == vector["swarm_id"] == secret.hex()
+    made = private.names(key, secret)
+    for field, purpose in (("network_id", b"network"), ("frame_key", b"frames")):
+        by_hand = hmac.digest(key, b"swarmnode/private/" + purpose + b"\0" + secret, "sha256")
+        assert getattr(made, field).hex() == vector[field] == by_hand.hex()
+    encrypted = bytes.fromhex(vector["encrypted"])
+    assert private.decrypt(encrypted, made.frame_key).hex() == vector["frame"]
+    assert len(encrypted) == len(vector["frame"]) // 2 + private.OVERHEAD_BYTES
 
 
 def test_names_are_those_of_the_vectors() -> None:

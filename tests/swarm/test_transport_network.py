@@ -36,6 +36,7 @@ from swarmnode import identity
 from swarmnode.config import NetworkSettings
 from swarmnode.errors import ConfigError
 from swarmnode.swarm import p2pd
+from swarmnode.swarm.nat import Nat
 from swarmnode.swarm.network_transport import NetworkTransport
 from swarmnode.swarm.p2pd_control import Control, load_messages
 from swarmnode.swarm.ports import check_port_is_free, choose_port
@@ -205,7 +206,7 @@ def test_peer_of_another_swarm_is_noted_with_what_to_do(open_node):
         "start both with the same --swarm"
     ]
     assert node.status().peers == ()
-    until(lambda: "none of which is in this swarm" in node.status().state)
+    until(lambda: "in this swarm yet" in node.status().state)
     # The side that was dialled says so, too.
     until(lambda: other.status().foreign_peers == 1)
     until(lambda: notes(other, seen))
@@ -441,7 +442,7 @@ async def _attack(folder: Path, victim: Any, seen: Collected) -> None:
     where, _, peer = address(victim).rpartition("/p2p/")
     port = choose_port("127.0.0.1")
     key = str(folder / "identity.key")
-    async with p2pd.started(folder, key, "127.0.0.1", port, ()) as daemon:
+    async with p2pd.started(folder, key, "127.0.0.1", port, Nat()) as daemon:
         control = Control(daemon.control_socket, folder / "streams.sock", load_messages())
         await control.connect(peer, [where], 8)
         async with control.subscribe(topic, lambda *_: True), AsyncExitStack() as streams:

@@ -16,7 +16,7 @@ from swarmnode.swarm.transport import AnyEvent, Transport
 
 T = TypeVar("T")
 SWARM = bytes([7] * 32)
-DEADLINE_S = 60.0  # long: the machine may be busy; a passing test does not wait for it
+DEADLINE_S = 180.0  # long: the machine may be busy; a passing test does not wait for it
 
 
 def until(condition: Callable[[], T], what: str = "the condition") -> T:
@@ -58,13 +58,23 @@ def real_node(
     hello: Hello | None = None,
     port: int = 0,
     backend: str = "hivemind",
-    **limits: str,
+    overhead_bytes: int = 0,
+    **more: Any,
 ) -> Any:
-    """A `NetworkTransport` on loopback, not opened; the same folder is the same identity."""
+    """A `NetworkTransport` on loopback, not opened; the same folder is the same identity and the
+    same book of peers. `more` are settings of the network."""
     path = folder / "identity.key"
     me = identity.load_or_create(path)
-    settings = NetworkSettings(host="127.0.0.1", port=port, peers=peers, **limits)
-    return NetworkTransport(backend, path, me.peer_id, hello or greeting(), settings)
+    settings = NetworkSettings(host="127.0.0.1", port=port, peers=peers, **more)
+    return NetworkTransport(
+        backend,
+        path,
+        me.peer_id,
+        hello or greeting(),
+        settings,
+        book=folder / "peers.json",
+        overhead_bytes=overhead_bytes,
+    )
 
 
 def address(transport: Transport) -> str:

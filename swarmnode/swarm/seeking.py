@@ -1,0 +1,209 @@
+"""How a node finds more of its swarm, once it runs and for as long as it does.
+
+Four sources of addresses, all in the background, none of which is believed beyond a dial: the book
+of peers it was connected to before, the DHT under the swarm's name, what connected peers know
+(`acquaintances.py`), and the local network (`lan.py`). It stops dialling at enough neighbours, so
+what it costs does not grow with the swarm.
+"""
+
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import anyio
+
+from protocol.names import discovery_cid, peers_protocol
+from swarmnode.swarm.acquaintances import Told, ask
+from swarmnode.swarm.address_book import AddressBook
+from swarmnode.swarm.bounded import Budget
+from swarmnode.swarm.discovery import Neighbours
+from swarmnode.swarm.host import Host, HostError
+from swarmnode.swarm.reach import Reach, Scope
+
+# Seconds before each look into the DHT, counted from the first connection; the last one repeats.
+# A look costs some 10 KB in a small swarm. Provider records live a day, so what is repeated is
+# for newcomers to be found and for replacing peers that left.
+_LOOKS_S = (1.0, 2.0, 7.0, 20.0, 60.0)
+_LOOK_TIMEOUT_S = 20
+_PROVIDERS = 32  # asked for at one look
+# Connected peers of the swarm above which no more are sought: GossipSub keeps 6 to 12 neighbours.
+_ENOUGH = 16
+# A LAN has no DHT, so fetches reach connected peers only: it keeps more of them.
+_ENOUGH_ON_A_LAN = 64
+_CONNECT_S = 8
+_DIALS_AT_ONCE = 8
+# Dials to addresses that others named, in a minute: what a liar can make this node do.
+_DIALS, _WINDOW_S = 60, 60.0
+_NOT_AGAIN_S = 30.0  # after a dial that failed
+_REMEMBERED = 256  # dialled peers whose address is kept until they turn out to be of the swarm
+_CHECK_S = 1.0
+_ASKED_AT_ONCE = 2  # peers asked whom they know, each so often:
+_ASK_AGAIN_S = 300.0
+_SAVE_S = 5.0  # between writes of the book
+
+
+class Seeker:
+    """`notice` is told, in a line, what a person may want to know."""
+
+    def __init__(
+        self,
+        host: Host,
+        own_id: str,
+        swarm_id: bytes,
+        neighbours: Neighbours,
+        book: AddressBook,
+        reach: Reach,
+        rng: random.Random,
+        notice: Callable[[str], None],
+    ) -> None:
+        self._host = host
+        self._own_id = own_id
+        self._cid = discovery_cid(swarm_id)
+        self._protocol = peers_protocol(swarm_id)
+        self._neighbours = neighbours
+        self._book = book
+        self._reach = reach
+        self._rng = rng
+        self._notice = notice
+        self._enough = _ENOUGH_ON_A_LAN if reach.lan_only else _ENOUGH
+        self._suggested: dict[str, list[str]] = {}
+        self._not_before: dict[str, float] = {}  # of failed dials, monotonic seconds
+        self._dialled: OrderedDict[str, Sequence[str]] = OrderedDict()
+        self._budget = Budget(_DIALS, _WINDOW_S)
+        self._dialling: set[str] = set()
+        self._asked: dict[str, float] = {}  # when, monotonic seconds
+
+    async def run(self) -> None:
+        """For ever; writes the book a last time when cancelled."""
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._look_around)
+                tasks.start_soon(self._redial)
+                tasks.start_soon(self._make_acquaintance)
+                tasks.start_soon(self._keep_book)
+        finally:
+            self._book.save()
+
+    def suggest(self, peer: str, addresses: list[str]) -> None:
+        """Takes the addresses of a peer heard of elsewhere; dials them soon, if still wanted."""
+        if addresses and len(self._suggested) < self._enough:
+            self._suggested[peer] = addresses
+
+    def met(self, peer: str, address: str) -> None:
+        """Notes a connection that was made to `address`; the book has it once the peer turns out
+        to be of this swarm."""
+        self._note_dialled(peer, [address])
+
+    def known(self) -> dict[str, tuple[str, ...]]:
+        """Connected peers of the swarm, and where each can be dialled: for those who ask."""
+        return {peer: self._book.addresses(peer) for peer in self._neighbours.members}
+
+    async def _look_around(self) -> None:
+        """Publishes this node in the DHT and connects to those who did the same."""
+        looks = 0
+        while True:
+            if not self._neighbours.connected:
+                looks = 0  # alone: the DHT is empty
+                await anyio.sleep(_CHECK_S)
+                continue
+            pause_s = _LOOKS_S[min(looks, len(_LOOKS_S) - 1)]
+            await anyio.sleep(pause_s * self._rng.uniform(0.75, 1.25))
+            looks += 1
+            with suppress(HostError):  # nobody in the table yet, or all gone: the next look tells
+                await self._host.provide(self._cid, _LOOK_TIMEOUT_S)
+            if not self._wants:
+                continue
+            with suppress(HostError):
+                found = await self._host.find_providers(self._cid, _PROVIDERS, _LOOK_TIMEOUT_S)
+                # Who told is not known, but a DHT answers for all networks: none is too narrow.
+                await self._connect_some(found, Scope.LOOPBACK)
+
+    async def _redial(self) -> None:
+        """Dials the peers in the book, and those of the local network, while more are wanted."""
+        while True:
+            suggested, self._suggested = self._suggested, {}
+            await self._connect_some(suggested, Scope.LOOPBACK)
+            due = [
+                known
+                for known in self._book.due(time.time())
+                if known.peer not in self._neighbours.connected and known.peer != self._own_id
+            ]
+            async with anyio.create_task_group() as tasks:
+                for known in due[: min(self._wants, _DIALS_AT_ONCE)]:
+                    tasks.start_soon(self._dial, known.peer, list(known.addresses))
+            await anyio.sleep(_CHECK_S)
+
+    async def _make_acquaintance(self) -> None:
+        """Asks each neighbour, now and then, where it is and whom it knows."""
+        while True:
+            await anyio.sleep(_CHECK_S)
+            now = time.monotonic()
+            members = self._neighbours.members
+            self._asked = {
+                peer: at
+                for peer, at in self._asked.items()
+                if peer in members and now - at < _ASK_AGAIN_S
+            }
+            unasked = [peer for peer in members if peer not in self._asked]
+            async with anyio.create_task_group() as tasks:
+                for peer in self._rng.sample(unasked, min(_ASKED_AT_ONCE, len(unasked))):
+                    self._asked[peer] = now
+                    tasks.start_soon(self._get_to_know, peer)
+
+    async def _get_to_know(self, peer: str) -> None:
+        told = Told((), {})
+        with suppress(HostError):  # it need not answer
+            told = await ask(self._host, peer, self._protocol, self._own_id, self._reach)
+        where = [*self._dialled.get(peer, ()), *told.own]
+        self._book.connected(peer, where, time.time())
+        await self._connect_some(told.others, Scope.LOOPBACK)
+
+    async def _keep_book(self) -> None:
+        problem = ""
+        while True:
+            before, problem = problem, self._book.save()
+            if problem and problem != before:
+                self._notice(problem)
+            await anyio.sleep(_SAVE_S)
+
+    @property
+    def _wants(self) -> int:
+        return max(0, self._enough - len(self._neighbours.members))
+
+    async def _connect_some(self, found: dict[str, list[str]], told_from: Scope) -> None:
+        """Dials those that are new, in no order that their teller chose, as far as budgets go."""
+        now = time.monotonic()
+        self._not_before = {peer: at for peer, at in self._not_before.items() if at > now}
+        avoided = {self._own_id, *self._neighbours.connected, *self._not_before}
+        new = [peer for peer in found if peer not in avoided]
+        self._rng.shuffle(new)
+        async with anyio.create_task_group() as tasks:
+            for peer in new[: min(self._wants, _DIALS_AT_ONCE)]:
+                if self._budget.allows("all", now):
+                    tasks.start_soon(self._dial, peer, found[peer], told_from)
+
+    async def _dial(
+        self, peer: str, addresses: Sequence[str], told_from: Scope = Scope.LOOPBACK
+    ) -> None:
+        usable = self._reach.usable(addresses, told_from)
+        knows_nothing = not addresses and not self._reach.lan_only  # the library may know more
+        if peer in self._dialling or not (usable or knows_nothing):
+            return
+        self._dialling.add(peer)
+        try:
+            await self._host.connect(peer, usable, _CONNECT_S)
+        except HostError:  # many addresses are of nodes that left
+            self._not_before[peer] = time.monotonic() + _NOT_AGAIN_S
+            self._book.failed(peer, time.time(), is_alone=not self._neighbours.connected)
+        else:
+            self._note_dialled(peer, usable)
+        finally:
+            self._dialling.discard(peer)
+
+    def _note_dialled(self, peer: str, addresses: Sequence[str]) -> None:
+        self._dialled.pop(peer, None)
+        self._dialled[peer] = addresses
+        while len(self._dialled) > _REMEMBERED:
+            self._dialled.popitem(last=False)
