@@ -24,6 +24,7 @@ class Reason(enum.StrEnum):
     OWN = "own"
     DUPLICATE = "duplicate"
     NOT_ANNOUNCED = "not_announced"
+    WRONG_SHARD = "wrong_shard"
     UNKNOWN_TASK = "unknown_task"
     TOO_OLD = "too_old"
     FROM_FUTURE = "from_future"

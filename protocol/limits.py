@@ -53,9 +53,14 @@ MAX_TOKEN_COUNT = 65_535  # tokens of one completion, saturating; u16
 # Rollouts that one announcement offers. A node publishes about 8 a round; 64 leaves room for a
 # fast GPU. More only makes flooding cheaper.
 MAX_ITEMS = 64
+# Rollouts of others that an announcement says its author holds, too: what it fetched in a round.
+# Named by the first bytes of their ids: a wrong match costs one fetch in vain, and among the some
+# thousand offers that a node knows it happens once in a million.
+MAX_HELD = 16
+HELD_BYTES = 4
 # Bytes of the largest announcement's frame: header, 6 fields of at most 1 + 5 + 5 + 5 + 17 bytes
-# with the array's head, and a bin of 64 items. 8 items make at most 486 bytes.
-MAX_ANNOUNCEMENT_BYTES = HEADER_BYTES + 33 + 3 + MAX_ITEMS * ITEM_BYTES
+# with the array's head, a bin of 64 items and one of 16 held ids. 8 items make at most 552 bytes.
+MAX_ANNOUNCEMENT_BYTES = HEADER_BYTES + 33 + 3 + MAX_ITEMS * ITEM_BYTES + 2 + MAX_HELD * HELD_BYTES
 
 # --- Streams ---
 # Ids in one fetch. Eight of the largest frames make 2.1 MB, under the 4 MiB that libraries allow

@@ -23,9 +23,11 @@ from protocol.errors import Reason
 from protocol.limits import (
     ENDED_BYTES,
     HASH_BYTES,
+    HELD_BYTES,
     ITEM_BYTES,
     MAX_COMPLETIONS,
     MAX_FRAME_BYTES,
+    MAX_HELD,
     MAX_ITEMS,
     MAX_LABEL_BYTES,
     MAX_LOGP_THOUSANDTHS,
@@ -59,6 +61,7 @@ Stats = Annotated[
     ),
 ]
 Items = Annotated[bytes, Meta(max_length=MAX_ITEMS * ITEM_BYTES)]
+Held = Annotated[bytes, Meta(max_length=MAX_HELD * HELD_BYTES)]
 
 _STATS = struct.Struct(">HH")
 _ITEM = struct.Struct(f">{HASH_BYTES}s{TASK_DIGEST_BYTES}sII")
@@ -169,9 +172,11 @@ class Rollout(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_field
 
 
 class Announcement(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
-    """What one node offers in one round. Make it with `build`; `items` unpacks the packed column.
+    """What one node offers in one round. Make it with `build`; `items` and `held` unpack the packed
+    columns.
 
-    Without items it only says that the node is there.
+    Without items it only says that the node is there. `held` are the first `HELD_BYTES` bytes of
+    the ids of others' rollouts that it serves, too.
     """
 
     round: U32
@@ -179,6 +184,7 @@ class Announcement(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_
     policy_version: U32
     model_label: Label
     packed_items: Items
+    packed_held: Held
 
     @classmethod
     def build(
@@ -189,16 +195,25 @@ class Announcement(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_
         policy_version: int,
         model_label: str,
         items: Sequence[Item],
+        held: Sequence[bytes] = (),
     ) -> Self:
-        """An announcement of these items; `ValueError` for one that others would refuse."""
+        """An announcement of these items, and of whole ids that are `held`, of which it keeps the
+        beginnings; `ValueError` for one that others would refuse."""
         packed = b"".join(map(_pack_item, items))
+        begins = b"".join(dict.fromkeys(id[:HELD_BYTES] for id in held))
         label = clean_label(model_label)
-        return _checked(cls(round, int(created), policy_version, label, packed))
+        return _checked(cls(round, int(created), policy_version, label, packed, begins))
 
     @property
     def items(self) -> tuple[Item, ...]:
         """The offered rollouts, in the author's order."""
         return tuple(Item(*fields) for fields in _ITEM.iter_unpack(self.packed_items))
+
+    @property
+    def held(self) -> tuple[bytes, ...]:
+        """The beginnings of the ids that are held, each once."""
+        packed = self.packed_held
+        return tuple(packed[at : at + HELD_BYTES] for at in range(0, len(packed), HELD_BYTES))
 
 
 class Hello(msgspec.Struct, array_like=True, frozen=True):
@@ -288,6 +303,10 @@ def _announcement_violation(announcement: Announcement) -> str | None:
         return "an id is offered twice"
     if any(not 0 < item.frame_bytes <= MAX_FRAME_BYTES for item in items):
         return "an item's frame size is impossible"
+    if len(announcement.packed_held) % HELD_BYTES:
+        return f"held ids are not a multiple of {HELD_BYTES} bytes"
+    if len(set(announcement.held)) != len(announcement.held):
+        return "an id is held twice"
     return _label_violation(announcement.model_label)
 
 

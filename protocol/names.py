@@ -5,8 +5,9 @@ What does not name a version is the same in all versions: nodes of different ver
 each other to be able to say that they differ.
 """
 
+import functools
 import hashlib
-from typing import Final
+from typing import Final, NamedTuple
 
 from protocol.limits import (
     HASH_BYTES,
@@ -18,6 +19,10 @@ from protocol.limits import (
 
 HELLO_PROTOCOL: Final = "/swarmnode/hello"
 
+# Shards of the announcements: 1 below some hundred nodes, else a power of two up to this, which
+# serves a million nodes. More would only let a liar about the swarm's size isolate nodes further.
+MAX_SHARDS: Final = 2**16
+
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 # Identity multihash (code 0, length 36) of the protobuf PublicKey{Type: Ed25519, Data: 32 bytes}.
 _PEER_ID_PREFIX = bytes((0x00, 0x24, 0x08, 0x01, 0x12, 0x20))
@@ -27,6 +32,16 @@ _PEER_ID_CHARACTERS = 52  # base58 of 38 bytes that start with 0x00 0x24
 _FINGERPRINT_BYTES = 16
 # CID version 1, raw codec, SHA-256 multihash of 32 bytes.
 _CID_PREFIX = bytes((0x01, 0x55, 0x12, 0x20))
+
+
+class Shard(NamedTuple):
+    """One of `of` parts of the swarm's authors, number 0 to of − 1."""
+
+    of: int
+    number: int
+
+
+WHOLE: Final = Shard(1, 0)  # the only part of a small swarm
 
 
 def swarm_id(manifest_canonical: bytes) -> bytes:
@@ -55,12 +70,15 @@ def question_seed(swarm_id: bytes, author: bytes, task_digest: bytes, seed: int)
     return int.from_bytes(digest[:4], "big")
 
 
+# Authors recur: a node hears the same few hundred every round, and base58 costs 10 µs.
+@functools.lru_cache(maxsize=2**14)
 def peer_id(public_key: bytes) -> str:
     """The libp2p peer id ("12D3KooW…") of an Ed25519 public key."""
     _check_length("public_key", public_key, PUBLIC_KEY_BYTES)
     return _base58_encode(_PEER_ID_PREFIX + public_key)
 
 
+@functools.lru_cache(maxsize=2**14)
 def public_key_of(peer_id: str) -> bytes:
     """The Ed25519 public key in a libp2p peer id; `ValueError` if it holds none (RSA, CID form).
 
@@ -74,9 +92,51 @@ def public_key_of(peer_id: str) -> bytes:
     return raw[len(_PEER_ID_PREFIX) :]
 
 
-def announcement_topic(swarm_id: bytes) -> str:
-    """The GossipSub topic of the swarm's announcements."""
-    return f"{_swarm_path(swarm_id)}/announcements"
+def announcement_topic(swarm_id: bytes, shard: Shard = WHOLE) -> str:
+    """The GossipSub topic of the announcements of a shard's authors, or of the whole swarm.
+
+    Raises `ValueError` for what is no shard.
+    """
+    check_shard(shard)
+    topic = f"{_swarm_path(swarm_id)}/announcements"
+    return topic if shard == WHOLE else f"{topic}/{shard.of}/{shard.number}"
+
+
+def shard_of_topic(swarm_id: bytes, topic: str) -> Shard:
+    """The inverse of `announcement_topic`; `ValueError` for any other text."""
+    start = announcement_topic(swarm_id)
+    if topic == start:
+        return WHOLE
+    parts = topic.removeprefix(start + "/").split("/")
+    if len(parts) != 2 or not all(part.isdecimal() and len(part) <= 5 for part in parts):
+        raise ValueError("not a topic of this swarm")
+    shard = Shard(int(parts[0]), int(parts[1]))
+    if announcement_topic(swarm_id, shard) != topic:
+        raise ValueError("not a topic of this swarm")
+    return shard
+
+
+def check_shard(shard: Shard) -> None:
+    """Raises `ValueError` for counts that are no power of two and numbers beyond them."""
+    count, number = shard
+    if not 1 <= count <= MAX_SHARDS or count & (count - 1) or not 0 <= number < count:
+        raise ValueError(f"no shard: number {number} of {count}")
+
+
+@functools.lru_cache(maxsize=2**14)
+def shard_of(author: bytes, count: int) -> Shard:
+    """The shard of an author's announcements among `count`, a power of two.
+
+    By the first bits of a hash of its key, so each shard is the union of two of twice the count.
+    """
+    shard = Shard(count, int.from_bytes(_place(author)[:2], "big") * count >> 16)
+    check_shard(shard)
+    return shard
+
+
+def rank_of(author: bytes) -> float:
+    """Where an author stands among all, from 0 (first) to below 1: independent of its shard."""
+    return int.from_bytes(_place(author)[2:8], "big") / 2**48
 
 
 def fetch_protocol(swarm_id: bytes) -> str:
@@ -94,20 +154,29 @@ def lan_service(swarm_id: bytes) -> str:
     return f"_p2p-{discovery_key(swarm_id)[:_FINGERPRINT_BYTES].hex()}._udp.local"
 
 
-def discovery_key(swarm_id: bytes) -> bytes:
-    """32 bytes under which the swarm's nodes provide themselves in a DHT, in any version."""
+def discovery_key(swarm_id: bytes, shard: Shard = WHOLE) -> bytes:
+    """32 bytes under which the swarm's nodes provide themselves in a DHT, in any version, or those
+    that listen to one shard of it."""
     _check_length("swarm_id", swarm_id, HASH_BYTES)
-    return _hash(b"swarmnode/discovery\0", swarm_id)
+    check_shard(shard)
+    part = b"" if shard == WHOLE else b"/%d/%d" % shard
+    return _hash(b"swarmnode/discovery\0", swarm_id + part)
 
 
-def discovery_cid(swarm_id: bytes) -> bytes:
+def discovery_cid(swarm_id: bytes, shard: Shard = WHOLE) -> bytes:
     """`discovery_key` as the binary CID that libp2p's content routing asks for (36 bytes)."""
-    return _CID_PREFIX + discovery_key(swarm_id)
+    return _CID_PREFIX + discovery_key(swarm_id, shard)
 
 
 def _swarm_path(swarm_id: bytes) -> str:
     _check_length("swarm_id", swarm_id, HASH_BYTES)
     return f"/swarmnode/{PROTOCOL_VERSION}/{swarm_id.hex()}"
+
+
+@functools.lru_cache(maxsize=2**14)
+def _place(author: bytes) -> bytes:
+    _check_length("author", author, PUBLIC_KEY_BYTES)
+    return _hash(b"swarmnode/shard\0", author)
 
 
 def _hash(domain: bytes, data: bytes) -> bytes:

@@ -199,6 +199,17 @@ def join(
     lan_only: LanOnlyOption = None,
     mdns: MdnsOption = None,
     swarm_key: SwarmKeyOption = None,
+    max_upload: Annotated[
+        str | None,
+        typer.Option(
+            help="Bytes that rollouts may take: 500kB (a second), 2GB/h; default: no limit.",
+            rich_help_panel="Network",
+        ),
+    ] = None,
+    max_download: Annotated[
+        str | None,
+        typer.Option(help="The same for what is fetched.", rich_help_panel="Network"),
+    ] = None,
     metrics_port: Annotated[
         int | None,
         typer.Option(
@@ -253,6 +264,8 @@ def join(
             "swarm_key": _absolute(swarm_key),
             "announce": tuple(announce) if announce else None,
             "upnp": upnp,
+            "max_upload": max_upload,
+            "max_download": max_download,
         },
         "run": {
             "rounds": rounds,

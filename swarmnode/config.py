@@ -168,6 +168,16 @@ class TrainSettings(Section, frozen=True):
     entropy_window: Positive = 100  # steps in the mean
 
 
+# Read by `swarm.budget`, which says what it means.
+Rate = Annotated[
+    str,
+    Meta(
+        pattern=r"^([0-9]{1,9}(\.[0-9]{1,3})? ?(B|kB|MB|GB|KiB|MiB|GiB)(/s|/h)?)?\Z",
+        description="like 500kB (a second) or 2GB/h (an hour), or empty for no limit",
+    ),
+]
+
+
 class NetworkSettings(Section, frozen=True):
     """How peers are reached. Addresses are libp2p multiaddresses that end in /p2p/<peer id>."""
 
@@ -185,6 +195,9 @@ class NetworkSettings(Section, frozen=True):
     # that forwards a port, of a container's host.
     announce: tuple[str, ...] = ()
     upnp: bool = False  # ask the router to forward the port; hivemind only
+    # What rollouts and announcements may take; what GossipSub passes on for others is not in it.
+    max_upload: Rate = ""
+    max_download: Rate = ""
 
 
 class RunSettings(Section, frozen=True):

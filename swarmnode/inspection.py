@@ -113,6 +113,7 @@ def _fields(author: bytes, message: Announcement | Rollout) -> dict[str, Any]:
             }
             for item in message.items
         ]
+        shown["held"] = [begin.hex() for begin in message.held]
         return shown
     assert type(message) is Rollout
     shown |= {

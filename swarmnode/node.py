@@ -35,7 +35,7 @@ from swarmnode.run_directory import MANIFEST, RunDirectory, environment
 from swarmnode.samples import samples_of
 from swarmnode.stopping import Stop
 from swarmnode.swarm import sampling
-from swarmnode.swarm.exchange import Published
+from swarmnode.swarm.publishing import Published
 from swarmnode.tasks.scorer import ScoreFailed
 from swarmnode.train.foreign import foreign_advantages
 from swarmnode.train.policy import save as save_policy
@@ -219,6 +219,7 @@ class Node:
     def _publish(self, own: Sequence[Published]) -> None:
         if self._shares and self._settings.sharing.role != "train":
             offered = own[: self._settings.sharing.publish]
+            self._parts.exchange.listen(self._parts.rng, time.time())
             self._parts.exchange.publish(offered, round=self._progress.round, now=time.time())
 
     def _collect(self) -> list[Group]:

@@ -65,6 +65,8 @@ def test_tells_its_version() -> None:
         (("bootstrap", "--network", "off"), "helps nobody"),
         (("bootstrap", "--port", "0"), "--port"),
         (("demo", "--network", "pigeons"), "'pigeons'"),
+        (("join", "--max-upload", "fast"), "--max-upload must be like 500kB"),
+        (("join", "--max-download", "5"), "--max-download must be like 500kB"),
         (("join", "--device", "cuda:9"), "cuda"),
         (("eval", "no/such/run"), "no/such/run"),
         (("inspect", "zz"), "hexadecimal"),

@@ -10,7 +10,9 @@
       network_process.py  the process: starts one library's host, ends with the node
       network.py          what goes on in it, whatever the library
       fetching.py         streams between two nodes: fetch by id, greeting
+      budget.py           bytes a second that may be sent and received
       discovery.py        dialling given peers, greeting
+      listening.py        shards' topics, and neighbours for them
       seeking.py          finding others: from the four files below, and the DHT
         address_book.py     peers that were connected before, on disk
         acquaintances.py    peers that peers know
@@ -35,9 +37,12 @@
     private.py          a private swarm's frames
     bounded.py          queues and stores that drop the oldest
     exchange.py         this node's side: publish, note offers, fetch, admit
+    publishing.py       what this node offers, its own and what it serves on
+    asking.py           whom to ask for an offer: its author or who holds it, too
     admission.py        what is refused, in which order, under which name
     clocks.py           whose clock is wrong
     offers.py           what peers offer now
+    sharding.py         which announcements a large swarm's node hears
     mixing.py           own and peers' groups: the decisions of `sharing.rule`
       sampling.py         draws: which offers are fetched, which groups are trained on
       ability.py          how often this node is right, by task

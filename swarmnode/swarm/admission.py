@@ -8,6 +8,7 @@ not_canonical, out_of_bounds). The order for the rest:
 |---|---|---|
 | announcement | it is this node's own, echoed | `own` |
 | announcement | its publisher is not its author, or it is a rollout | `not_announced` |
+| announcement | it came on the topic of a shard that is not its author's | `wrong_shard` |
 | announcement, rollout | its clock is ahead of ours by more than `MAX_AHEAD_S` | `from_future` |
 | announcement, rollout | it is older than `max_age_s` | `too_old` |
 | announcement | it was heard before (`exchange` remembers ids) | `duplicate` |
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 from protocol.envelope import Opened
 from protocol.errors import Reason
 from protocol.messages import Announcement, Item, Rollout
-from protocol.names import peer_id
+from protocol.names import Shard, peer_id, shard_of
 
 # Seconds by which an honest clock may be ahead: laptops without NTP drift by about a minute.
 MAX_AHEAD_S = 120.0
@@ -45,14 +46,17 @@ class Offer:
 
 
 def refuse_announcement(
-    opened: Opened, publisher: str, me: bytes, now: float, max_age_s: float
+    opened: Opened, publisher: str, shard: Shard, me: bytes, now: float, max_age_s: float
 ) -> Reason | None:
-    """Why what peer id `publisher` gossiped, opened, is refused as an announcement, or None."""
+    """Why what peer id `publisher` gossiped on the topic of `shard`, opened, is refused as an
+    announcement, or None."""
     if opened.author == me:
         return Reason.OWN
     announcement = opened.message
     if type(announcement) is not Announcement or publisher != peer_id(opened.author):
         return Reason.NOT_ANNOUNCED
+    if shard_of(opened.author, shard.of) != shard:
+        return Reason.WRONG_SHARD
     return _refuse_age(announcement.created, now, max_age_s)
 
 

@@ -5,9 +5,11 @@ that strangers can reach: whatever it is made to send, the node decodes only the
 """
 
 import hashlib
+import math
 
 import msgspec
 
+from protocol.names import Shard
 from swarmnode.swarm.transport import AnyEvent
 
 HEADER_BYTES = 4
@@ -24,7 +26,7 @@ class Start(_Message, frozen=True, tag=True):
     `peers` and `announce` the user's addresses, checked. `backend` is "hivemind" or "libp2p".
     `book` is the file of the peers known before, "" for none; `mdns` whether the local network is
     asked. Frames may be `overhead_bytes` longer than the protocol's limits: a private swarm
-    encrypts them.
+    encrypts them. `max_upload` and `max_download` are bytes a second.
     """
 
     backend: str
@@ -42,10 +44,19 @@ class Start(_Message, frozen=True, tag=True):
     overhead_bytes: int = 0
     announce: tuple[str, ...] = ()
     upnp: bool = False
+    max_upload: float = math.inf
+    max_download: float = math.inf
+
+
+class Listen(_Message, frozen=True, tag=True):
+    """From now on to these shards, besides the whole swarm's topic."""
+
+    shards: tuple[Shard, ...]
 
 
 class Publish(_Message, frozen=True, tag=True):
     frame: bytes
+    shard: Shard
 
 
 class Hold(_Message, frozen=True, tag=True):
@@ -96,7 +107,7 @@ class Report(_Message, frozen=True, tag=True):
 
 REPORT_S = 1.0  # also the heartbeat by which the node knows that the network process lives
 
-Command = Start | Publish | Hold | Fetch
+Command = Start | Listen | Publish | Hold | Fetch
 Message = Listening | Failed | Notice | Report | AnyEvent
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -1,4 +1,4 @@
-"""This node's side of the exchange: publish own groups, note offers, fetch, admit.
+"""This node's side of the exchange: publish own groups, note offers, fetch, admit, serve on.
 
 Holds no model and scores nothing: `collect` returns rollouts whose question was rebuilt here and
 that the caller still has to score. Everything it keeps is bounded. It counts what it refuses, by
@@ -8,15 +8,14 @@ reason, and what it never got, by problem; the caller turns counts into metrics.
 import logging
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from protocol import envelope, limits
+from protocol import envelope
 from protocol.envelope import Opened, Sealed
 from protocol.errors import ProtocolError, Reason
-from protocol.messages import Announcement, Item, Rollout
-from protocol.names import peer_id, public_key_of, question_seed
+from protocol.messages import Announcement, Rollout
+from protocol.names import public_key_of, question_seed
 from swarmnode.config import SharingSettings
 from swarmnode.rollout import Group, Origin, Question
 from swarmnode.swarm import sampling
@@ -27,15 +26,18 @@ from swarmnode.swarm.admission import (
     refuse_item,
     refuse_rollout,
 )
+from swarmnode.swarm.asking import Asking
 from swarmnode.swarm.bounded import RecentIds
 from swarmnode.swarm.clocks import Clocks
-from swarmnode.swarm.conversion import Arrival, rollouts_of
+from swarmnode.swarm.conversion import Arrival
 from swarmnode.swarm.offers import MAX_AUTHORS, Offers
+from swarmnode.swarm.publishing import Published, Publisher
+from swarmnode.swarm.sharding import Sharding
 from swarmnode.swarm.transport import (
     Announced,
+    AnyEvent,
     Fetched,
     FetchFailed,
-    FetchProblem,
     PeerNote,
     Transport,
 )
@@ -45,27 +47,15 @@ log = logging.getLogger(__name__)
 # Rollouts taken and announcements heard are remembered for as long as they could be admitted, so
 # that none counts twice, and no more of each than this: 90 a second at the default `max_age_s`.
 MAX_REMEMBERED = 65_536
-# Seconds after which a fetch without an event is given up. The transport's own limit is shorter.
-MAX_FETCH_S = 60.0
-# Times that one offer is asked for. Each costs up to 8 s of dialling a peer that may be gone; a
-# network that comes back within two rounds costs nothing.
-MAX_ATTEMPTS = 3
-# Problems after which the same fetch is not tried again at all; the others may pass.
-_FINAL_PROBLEMS = frozenset((FetchProblem.ABSENT, FetchProblem.MALFORMED))
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """An own group and the question number its question was drawn by."""
-
-    number: int
-    group: Group
+Message = Announcement | Rollout
 
 
 class Exchange:
     """What this node knows of its peers' offers, and its dealings with the transport.
 
     `rebuild(task_digest, generator_seed)` makes the question; `tasks` are the digests it knows.
+    `seal` and `open_frame` are the envelope's except in simulations, where signing would be most of
+    the work.
     """
 
     def __init__(
@@ -79,20 +69,27 @@ class Exchange:
         model_label: str,
         tasks: Iterable[bytes],
         rebuild: Callable[[bytes, int], Question],
+        seal: Callable[[Message, bytes, bytes], Sealed] = envelope.seal,
+        open_frame: Callable[[bytes, bytes], Opened] = envelope.open_frame,
     ) -> None:
         self._transport = transport
         self._settings = settings
         self._swarm_id = swarm_id
         self._signing_key = signing_key
         self._public_key = public_key
-        self._model_label = model_label
         self._tasks = frozenset(tasks)
         self._rebuild = rebuild
+        self._seal_frame = seal
+        self._open_frame = open_frame
         self._offers = Offers(settings.keep_announcements)
+        self._sharding = Sharding(public_key)
+        self._publisher = Publisher(
+            transport, self._sharding, self._seal, model_label, settings.max_age_s
+        )
         # Newest policy version that an author announced; the author silent longest is forgotten.
         self._versions: OrderedDict[bytes, int] = OrderedDict()
-        self._in_flight: dict[bytes, tuple[Offer, float]] = {}  # key → offer, when asked
-        self._attempts: Counter[bytes] = Counter()  # by key, of offers that are current
+        self._asking = Asking(transport, public_key)
+        self._events: list[AnyEvent] = []  # arrived, for the next `collect`
         # What is admitted at a time is created `MAX_AHEAD_S` later at most, and then ages.
         lifetime_s = settings.max_age_s + MAX_AHEAD_S
         self._heard = RecentIds(MAX_REMEMBERED, lifetime_s)  # ids of announcements
@@ -104,54 +101,48 @@ class Exchange:
         self.fetched = 0  # frames received
         self.published = 0  # rollouts offered
 
-    def publish(self, groups: Sequence[Published], *, round: int, now: float) -> int:
-        """Holds the groups for peers and announces them; returns how many rollouts that made.
+    def listen(self, rng: Random, now: float) -> None:
+        """Takes note of what was announced and decides what to listen to from now on, and where to
+        announce. Before `publish`, so that a newcomer does not announce to all of a large swarm."""
+        arrived = self._transport.poll()
+        for event in arrived:
+            if type(event) is Announced:
+                self._note_announcement(event, now)
+            else:
+                self._events.append(event)
+        before = self._sharding.listening
+        self._sharding.update(now, rng)
+        if self._sharding.listening != before:
+            self._transport.listen(self._sharding.listening)
+            log.info(
+                "shards=%d listening=%d nodes=%.0f",
+                self.shards, len(self._sharding.listening), self._sharding.estimate,
+            )  # fmt: skip
 
-        A group above the protocol's completions becomes several rollouts of one question; of all
-        rollouts as many are offered as one announcement holds. Without any, nothing is said.
-        Questions of the held-out split are a bug of the caller (`ValueError`).
-        """
-        if any(published.group.question.held_out for published in groups):
-            raise ValueError("a held-out question must not be published")
-        rollouts = [
-            rollout
-            for published in groups
-            for rollout in rollouts_of(published.group, published.number, self._model_label, now)
-        ]
-        # By id: parts of one group can be equal to the letter, and are then one rollout.
-        held = {item.rollout_id: item for item in map(self._hold, rollouts[: limits.MAX_ITEMS])}
-        if not held:
-            return 0
-        announcement = Announcement.build(
-            round=round,
-            created=now,
-            policy_version=groups[-1].group.policy_version,
-            model_label=self._model_label,
-            items=list(held.values()),
-        )
-        self._transport.publish(self._seal(announcement).frame)
-        self.published += len(held)
-        return len(held)
+    def publish(self, groups: Sequence[Published], *, round: int, now: float) -> int:
+        """Holds the groups for peers and announces them; returns how many rollouts that made."""
+        count = self._publisher.publish(groups, round=round, now=now)
+        self.published += count
+        return count
 
     def request(self, count: int, rng: Random, now: float) -> int:
-        """Fetches `count` offers, chosen by `sampling`; returns how many were asked for."""
-        self._expire(now)
-        open_offers = [offer for offer in self._offers.current() if self._is_open(offer)]
-        chosen = sampling.choose_offers(open_offers, count, rng)
-        by_author: dict[bytes, list[bytes]] = {}
-        for offer in chosen:
-            self._in_flight[offer.key] = (offer, now)
-            self._attempts[offer.key] += 1
-            by_author.setdefault(offer.author, []).append(offer.item.rollout_id)
-        for author, ids in by_author.items():
-            for start in range(0, len(ids), limits.MAX_FETCH_IDS):
-                self._transport.fetch(peer_id(author), ids[start : start + limits.MAX_FETCH_IDS])
-        return len(chosen)
+        """Fetches `count` offers; returns how many were asked for. First those that could not be
+        had before and for which there is another try, then what `sampling` chooses."""
+        current = self._expire(now)
+        open_offers = [
+            offer
+            for key, offer in current.items()
+            if key not in self._taken and self._asking.is_open(offer)
+        ]
+        again = [offer for offer in open_offers if self._asking.was_tried(offer)][:count]
+        fresh = [offer for offer in open_offers if not self._asking.was_tried(offer)]
+        return self._asking.ask(again + sampling.choose_offers(fresh, count - len(again), rng), now)
 
     def collect(self, *, round: int, now: float) -> list[Arrival]:
         """Takes in all that arrived since the last call; returns the admitted rollouts."""
         arrivals = []
-        for event in self._transport.poll():
+        events, self._events = [*self._events, *self._transport.poll()], []
+        for event in events:
             match event:
                 case Announced():
                     self._note_announcement(event, now)
@@ -160,7 +151,7 @@ class Exchange:
                     if arrival is not None:
                         arrivals.append(arrival)
                 case FetchFailed():
-                    self._note_failure(event, now)
+                    self._note_failure(event)
                 case PeerNote():
                     log.warning("%s", event.text)
         return arrivals
@@ -168,12 +159,40 @@ class Exchange:
     @property
     def in_flight(self) -> int:
         """Rollouts asked for that have not come yet."""
-        return len(self._in_flight)
+        return len(self._asking)
 
     @property
     def peers_heard(self) -> int:
         """Peers with offers that this node could fetch from."""
         return self._offers.authors
+
+    def sizes(self) -> dict[str, int]:
+        """How many entries each thing that is remembered has, by name."""
+        return {
+            "authors": self._offers.authors,
+            "offers": len(self._offers),
+            "versions": len(self._versions),
+            "heard": len(self._heard),
+            "taken": len(self._taken),
+            "in_flight": len(self._asking),
+            "asking": self._asking.remembered,
+            "kept": len(self._publisher),
+            "sharding": self._sharding.known,
+            "listening": len(self._sharding.listening),
+        }
+
+    def offered(self) -> list[Offer]:
+        """What peers offer now, as far as this node heard."""
+        return list(self._offers.current().values())
+
+    def given_up(self) -> list[tuple[Offer, frozenset[bytes]]]:
+        """Offers that were asked for in vain and that nobody is left to be asked for, with the keys
+        of the peers that were asked. A new holder opens them again."""
+        return [
+            (offer, self._asking.asked(offer))
+            for key, offer in self._offers.current().items()
+            if key not in self._taken and self._asking.is_given_up(offer)
+        ]
 
     def lag(self, group: Group) -> int:
         """Optimiser steps that a peer has taken since it answered, as far as it announced them."""
@@ -206,20 +225,20 @@ class Exchange:
         self.fetched = state["fetched"]
         self.published = state["published"]
 
-    def _hold(self, rollout: Rollout) -> Item:
-        sealed = self._seal(rollout)
-        self._transport.hold(sealed.id, sealed.frame)
-        return Item(sealed.id, rollout.task_digest, rollout.seed, len(sealed.frame))
+    @property
+    def shards(self) -> int:
+        """Topics that the swarm's announcements are spread over, as this node sees it."""
+        return self._sharding.own.of
 
     def _seal(self, message: Announcement | Rollout) -> Sealed:
-        return envelope.seal(message, self._signing_key, self._swarm_id)
+        return self._seal_frame(message, self._signing_key, self._swarm_id)
 
     def _note_announcement(self, event: Announced, now: float) -> None:
         opened = self._open(event.frame)
         if opened is None:
             return
         reason = refuse_announcement(
-            opened, event.peer, self._public_key, now, self._settings.max_age_s
+            opened, event.peer, event.shard, self._public_key, now, self._settings.max_age_s
         )
         if reason is None and opened.id in self._heard:
             reason = Reason.DUPLICATE
@@ -229,8 +248,10 @@ class Exchange:
             return
         self.clocks.accept(event.peer)
         self._heard.add(opened.id, now)
+        self._sharding.heard(opened.author, event.shard, now)
         message = opened.message
         assert type(message) is Announcement
+        self._asking.note_held(opened.author, message.packed_held)
         offers = []
         for item in message.items:
             offer = Offer(opened.author, item, float(message.created))
@@ -254,37 +275,38 @@ class Exchange:
         while len(self._versions) > MAX_AUTHORS:
             self._versions.popitem(last=False)
 
-    def _note_failure(self, event: FetchFailed, now: float) -> None:
+    def _note_failure(self, event: FetchFailed) -> None:
+        peer = public_key_of(event.peer)
         for id in event.ids:
-            key = public_key_of(event.peer) + id
-            if self._in_flight.pop(key, None) is None:
-                continue  # given up on, and counted, before
-            self._miss(key, event.problem.value, now, is_final=event.problem in _FINAL_PROBLEMS)
-
-    def _miss(self, key: bytes, problem: str, now: float, *, is_final: bool = False) -> None:
-        """Counts a fetch that brought nothing; its offer may be given up for it."""
-        self.missed[problem] += 1
-        if is_final or self._attempts[key] >= MAX_ATTEMPTS:
-            self._taken.add(key, now)
+            offer = self._asking.answered(peer, id)
+            if offer is not None:  # else given up on, and counted, before
+                self.missed[event.problem.value] += 1
+                self._asking.failed(offer, peer, event.problem)
 
     def _admit(self, event: Fetched, round: int, now: float) -> Arrival | None:
-        key = public_key_of(event.peer) + event.id
-        asked = self._in_flight.pop(key, None)
-        if asked is None:
+        peer = public_key_of(event.peer)
+        offer = self._asking.answered(peer, event.id)
+        if offer is None or offer.key in self._taken:
             return None  # answered after we gave up on it
-        offer, _ = asked
         self.fetched += 1
-        self._taken.add(key, now)
         opened = self._open(event.frame)
-        if opened is None:
-            return None
-        reason = refuse_rollout(opened, len(event.frame), offer, now, self._settings.max_age_s)
+        reason = None
+        if opened is not None:
+            reason = refuse_rollout(opened, len(event.frame), offer, now, self._settings.max_age_s)
         if reason is not None:
             self.refused[reason] += 1
+        if peer != offer.author and (opened is None or reason is Reason.NOT_ANNOUNCED):
+            self._asking.blame(offer, peer)  # what another served says nothing about the author
+            return None
+        self._taken.add(offer.key, now)
+        if opened is None or reason is not None:
             return None
         rollout = opened.message
         assert type(rollout) is Rollout
-        return self._arrival(opened, rollout, round)
+        arrival = self._arrival(opened, rollout, round)
+        if arrival is not None:
+            self._publisher.serve_on(arrival.origin, event.frame)
+        return arrival
 
     def _arrival(self, opened: Opened, rollout: Rollout, round: int) -> Arrival | None:
         seed = question_seed(self._swarm_id, opened.author, rollout.task_digest, rollout.seed)
@@ -299,20 +321,18 @@ class Exchange:
 
     def _open(self, frame: bytes) -> Opened | None:
         try:
-            return envelope.open_frame(frame, self._swarm_id)
+            return self._open_frame(frame, self._swarm_id)
         except ProtocolError as error:
             self.refused[error.reason] += 1
             log.debug("refused reason=%s detail=%s", error.reason, error.detail)
             return None
 
-    def _is_open(self, offer: Offer) -> bool:
-        return offer.key not in self._taken and offer.key not in self._in_flight
-
-    def _expire(self, now: float) -> None:
+    def _expire(self, now: float) -> dict[bytes, Offer]:
+        """Forgets what is too old; returns the offers that are current, by their keys."""
         self._offers.expire(now - self._settings.max_age_s)
-        for key, (_, asked) in list(self._in_flight.items()):
-            if asked < now - MAX_FETCH_S:  # its event was lost to a full queue
-                del self._in_flight[key]
-                self._miss(key, "no_answer", now)
-        known = {offer.key for offer in self._offers.current()} | self._in_flight.keys()
-        self._attempts = Counter({key: n for key, n in self._attempts.items() if key in known})
+        lost = self._asking.expire(now)  # their events were lost to a full queue
+        if lost:
+            self.missed["no_answer"] += lost
+        current = self._offers.current()
+        self._asking.forget(current)
+        return current

@@ -4,6 +4,8 @@ Everything a peer can stretch is bounded: bytes by the protocol's limits, time b
 number of streams in total and per peer.
 """
 
+import math
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -23,6 +25,7 @@ from protocol.limits import (
 from protocol.messages import Hello
 from protocol.names import HELLO_PROTOCOL
 from swarmnode.swarm.bounded import Outbox
+from swarmnode.swarm.budget import Bucket
 from swarmnode.swarm.host import Host, HostError, Stream, StreamCut
 from swarmnode.swarm.transport import AnyEvent, Fetched, FetchFailed, FetchProblem
 
@@ -38,15 +41,53 @@ _WAITING = 256  # fetches accepted, the waiting ones included
 _PER_PEER = 8  # so that one silent peer cannot hold all slots
 _SERVED_AT_ONCE = 64  # streams that peers opened
 _SERVED_PER_PEER = 4
+# Seconds that a frame waits for its byte budget. A peer that is told to go asks another holder.
+_PATIENCE_S = 5.0
 
 
 class Traffic:
-    """Payload bytes in and out, as `TransportStatus` defines them, and streams turned away."""
+    """Payload bytes in and out, as `TransportStatus` defines them, what may be spent of them a
+    second, and streams turned away."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_upload: float = math.inf, max_download: float = math.inf) -> None:
         self.bytes_in = 0
         self.bytes_out = 0
         self.streams_refused = 0
+        self.uploads_refused = 0
+        self.downloads_refused = 0
+        self._upload = Bucket(max_upload)
+        self._download = Bucket(max_download)
+
+    def received(self, count: int) -> None:
+        """Counts bytes that came."""
+        self.bytes_in += count
+        self._download.spend(count, time.monotonic())
+
+    def sent(self, count: int) -> None:
+        """Counts bytes that went."""
+        self.bytes_out += count
+        self._upload.spend(count, time.monotonic())
+
+    async def may_send(self) -> bool:
+        """Whether the next frame may go, after a wait of seconds if that helps."""
+        is_allowed = await _allowed(self._upload)
+        self.uploads_refused += not is_allowed
+        return is_allowed
+
+    async def may_receive(self) -> bool:
+        """Whether to ask a peer for frames, after a wait of seconds if that helps."""
+        is_allowed = await _allowed(self._download)
+        self.downloads_refused += not is_allowed
+        return is_allowed
+
+
+async def _allowed(bucket: Bucket) -> bool:
+    until = time.monotonic() + _PATIENCE_S
+    while (wait_s := bucket.wait_s(time.monotonic())) > 0:
+        if time.monotonic() + wait_s > until:
+            return False
+        await anyio.sleep(wait_s)
+    return True
 
 
 class Opener(Protocol):
@@ -96,7 +137,10 @@ class Fetcher:
             self._fail(peer, missing, FetchProblem.OVERLOAD, "too many fetches at once")
         else:
             try:
-                problem, detail = await self._try_twice(peer, missing)
+                if await self._traffic.may_receive():
+                    problem, detail = await self._try_twice(peer, missing)
+                else:
+                    problem, detail = FetchProblem.BUDGET, "over --max-download"
                 self._fail(peer, missing, problem, detail)
             finally:
                 self._slots.release()
@@ -123,6 +167,8 @@ class Fetcher:
         except TimeoutError:
             return FetchProblem.TIMEOUT, f"incomplete after {self._fetch_s:g} s"
         except StreamCut:
+            if len(missing) == count:
+                return FetchProblem.BUSY, "the peer ended the stream before the first frame"
             return FetchProblem.TIMEOUT, "the answer was cut short"
         except ProtocolError as error:
             return FetchProblem.MALFORMED, error.detail
@@ -134,10 +180,10 @@ class Fetcher:
         async with self._host.stream(peer, self._protocol, _OPEN_S) as stream:
             request = codec.encode_fetch_request(wanted)
             await _send_block(stream, request)
-            self._traffic.bytes_out += len(request)
+            self._traffic.sent(len(request))
             for id in wanted:
                 frame = await _read_block(stream, self._max_frame_bytes)
-                self._traffic.bytes_in += len(frame)
+                self._traffic.received(len(frame))
                 if frame:
                     del missing[id]
                     self._emit(Fetched(peer, id, frame, stream.address))
@@ -179,12 +225,14 @@ class Server:
             try:
                 with anyio.fail_after(_REQUEST_S):
                     request = await _read_block(stream, MAX_FETCH_REQUEST_BYTES)
-                self._traffic.bytes_in += len(request)
+                self._traffic.received(len(request))
                 with anyio.fail_after(_SERVE_S):
                     for id in codec.decode_fetch_request(request):
                         frame = self._outbox.get(id) or b""
+                        if frame and not await self._traffic.may_send():
+                            return
                         await _send_block(stream, frame)
-                        self._traffic.bytes_out += len(frame)
+                        self._traffic.sent(len(frame))
                     await stream.until_closed()  # by the peer, when it has everything
             except (StreamCut, ProtocolError, TimeoutError):
                 return  # a malformed request gets no answer

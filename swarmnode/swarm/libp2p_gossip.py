@@ -11,6 +11,7 @@ one cannot help passing on: messages that are too large, too many, or of another
 Source: https://github.com/libp2p/specs/blob/master/pubsub/README.md
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from google.protobuf.message import DecodeError
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.validators import signature_validator
 
-from protocol.names import public_key_of
+from protocol.names import public_key_of, shard_of_topic
 from swarmnode.swarm.bounded import Budget, RecentIds
 from swarmnode.swarm.host import Admits
 from swarmnode.swarm.multiaddr import peer_id_text
@@ -35,6 +36,9 @@ _SEQUENCE_BYTES = 8
 _PUBLISHER_BYTES = 38  # the peer id of an Ed25519 key
 _ID_BYTES = _PUBLISHER_BYTES + _SEQUENCE_BYTES
 _MAX_CONTROL_IDS = 5000  # go-libp2p's limit for one IHAVE
+# Topics of one neighbour that are remembered, and neighbours. An honest one has 20 at most; which
+# they are must be known when this node comes to listen to one of them.
+_MAX_TOPICS, _MAX_LINKS = 64, 1024
 
 
 class Malformed(Exception):
@@ -50,13 +54,23 @@ class Admitted:
 
 
 class Gate:
-    """What one node has seen of one topic. `link` is the neighbour that something came from."""
+    """What one node has seen of the topics of one swarm. `link` is the neighbour that something
+    came from."""
 
-    def __init__(self, topic: str, admits: Admits) -> None:
-        self._topic = topic
-        self._admits = admits
+    def __init__(self, swarm_id: bytes) -> None:
+        self._swarm_id = swarm_id
+        self._open: dict[str, Admits] = {}  # topics that this node listens to
+        self._topics: OrderedDict[str, set[str]] = OrderedDict()  # link → what it subscribes to
         self._seen = RecentIds(_MAX_SEEN, _SEEN_S)
         self._links = Budget(_PER_LINK, _WINDOW_S)
+
+    def open(self, topic: str, admits: Admits) -> None:
+        """Takes messages of `topic` that `admits` takes, from now on."""
+        self._open[topic] = admits
+
+    def close(self, topic: str) -> None:
+        """Takes no more messages of `topic`."""
+        self._open.pop(topic, None)
 
     def parse(self, body: bytes) -> rpc_pb2.RPC:
         """The RPC in `body`; raises `Malformed`."""
@@ -69,7 +83,8 @@ class Gate:
 
     def admitted(self, link: str, message: rpc_pb2.Message, now: float) -> Admitted | None:
         """The message if it is to be taken and passed on; raises `Malformed`."""
-        if list(message.topicIDs) != [self._topic]:
+        admits = self._open.get(message.topicIDs[0]) if len(message.topicIDs) == 1 else None
+        if admits is None:
             return None
         id = message.from_id + message.seqno
         if id in self._seen or not self._links.allows(link, now):
@@ -78,33 +93,50 @@ class Gate:
             raise Malformed("a message without its publisher's signature")
         self._seen.add(id, now)
         publisher = _publisher(message)
-        if publisher is None or not self._admits(publisher, message.data):
+        if publisher is None or not admits(publisher, message.data):
             return None
         return Admitted(publisher, message)
 
-    def cleaned(self, rpc: rpc_pb2.RPC, admitted: Iterable[Admitted]) -> rpc_pb2.RPC:
-        """A new RPC of `admitted` and what else in `rpc` concerns the topic."""
+    def cleaned(self, link: str, rpc: rpc_pb2.RPC, admitted: Iterable[Admitted]) -> rpc_pb2.RPC:
+        """A new RPC of `admitted` and what else in `rpc` concerns the swarm's topics."""
         clean = rpc_pb2.RPC(publish=[one.message for one in admitted])
         for change in rpc.subscriptions:
-            if change.topicid == self._topic:
-                clean.subscriptions.add(subscribe=change.subscribe, topicid=self._topic)
+            if self._notes(link, change.topicid, subscribes=change.subscribe):
+                clean.subscriptions.add(subscribe=change.subscribe, topicid=change.topicid)
         self._clean_control(rpc.control, clean)
         return clean
 
+    def _notes(self, link: str, topic: str, *, subscribes: bool) -> bool:
+        """Whether what a neighbour subscribes to, or does not any more, is to be known."""
+        try:
+            shard_of_topic(self._swarm_id, topic)
+        except ValueError:
+            return False
+        topics = self._topics.setdefault(link, set())
+        self._topics.move_to_end(link)
+        while len(self._topics) > _MAX_LINKS:
+            self._topics.popitem(last=False)
+        if not subscribes:
+            topics.discard(topic)
+        elif len(topics) < _MAX_TOPICS:
+            topics.add(topic)
+        return not subscribes or topic in topics
+
     def _clean_control(self, control: rpc_pb2.ControlMessage, clean: rpc_pb2.RPC) -> None:
-        offered = _ids(i for entry in control.ihave if entry.topicID == self._topic
-                       for i in entry.messageIDs)  # fmt: skip
-        new = [id for id in offered if id not in self._seen]
-        if new:
-            clean.control.ihave.add(topicID=self._topic, messageIDs=new)
+        for topic in self._open:
+            offered = _ids(i for entry in control.ihave if entry.topicID == topic
+                           for i in entry.messageIDs)  # fmt: skip
+            new = [id for id in offered if id not in self._seen]
+            if new:
+                clean.control.ihave.add(topicID=topic, messageIDs=new)
+            if any(entry.topicID == topic for entry in control.graft):
+                clean.control.graft.add(topicID=topic)
+            pauses = [entry.backoff for entry in control.prune if entry.topicID == topic]
+            if pauses:
+                clean.control.prune.add(topicID=topic, backoff=pauses[0])
         asked = _ids(id for entry in control.iwant for id in entry.messageIDs)
         if asked:
             clean.control.iwant.add(messageIDs=asked)
-        if any(entry.topicID == self._topic for entry in control.graft):
-            clean.control.graft.add(topicID=self._topic)
-        pauses = [entry.backoff for entry in control.prune if entry.topicID == self._topic]
-        if pauses:
-            clean.control.prune.add(topicID=self._topic, backoff=pauses[0])
 
 
 def _ids(ids: Iterable[bytes]) -> list[bytes]:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import cast
 
+import anyio
 import trio
 from libp2p.abc import IHost, INetStream
 from libp2p.custom_types import StreamHandlerFn, TProtocol
@@ -38,6 +39,7 @@ _UNREAD = 1024  # admitted announcements that wait to be queued for the node
 # are remembered: a stranger has as many keys as it likes, and its connection is closed anyway.
 _BAN_S, _MAX_BANNED = 600.0, 1024
 _CHECK_S = 1.0
+_CLOSE_S = 1.0  # to tell neighbours that a topic is left
 _END_S = 2.0  # for ending a connection over which nothing passes
 
 
@@ -54,8 +56,8 @@ class Libp2pHost:
         self._key = discovery_cid(swarm_id)[_CID_PREFIX_BYTES:]
         self._own = str(host.get_id())
         self._own_addresses = [_bare(str(address)) for address in host.get_addrs()]
-        self._gate: Gate | None = None
-        self._deliver: trio.MemorySendChannel[tuple[str, bytes]] | None = None
+        self._gate = Gate(swarm_id)
+        self._deliver: dict[str, trio.MemorySendChannel[tuple[str, bytes]]] = {}  # by topic
         self._is_subscribed = trio.Event()
         self._banned: OrderedDict[str, float] = OrderedDict()  # until when, monotonic seconds
         around = Surroundings(self._speakers, self._members, self._addresses, time.monotonic)
@@ -118,16 +120,24 @@ class Libp2pHost:
     async def subscribe(
         self, topic: str, admits: Admits
     ) -> AsyncIterator[AsyncIterator[tuple[str, bytes]]]:
-        self._gate = Gate(topic, admits)
-        self._deliver, messages = trio.open_memory_channel[tuple[str, bytes]](_UNREAD)
+        deliver, messages = trio.open_memory_channel[tuple[str, bytes]](_UNREAD)
+        self._deliver[topic] = deliver
+        self._gate.open(topic, admits)
         # py-libp2p's own way to its user drops bursts above 32: the gate delivers instead, and
         # what comes this way is thrown away.
         subscription = await self._pubsub.subscribe(topic)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_discard, subscription)
-            self._is_subscribed.set()
-            yield messages
-            nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_discard, subscription)
+                self._is_subscribed.set()
+                yield messages
+                nursery.cancel_scope.cancel()
+        finally:
+            self._gate.close(topic)
+            del self._deliver[topic]
+            messages.close()
+            with anyio.move_on_after(_CLOSE_S, shield=True), suppress(*FAILURES):
+                await self._pubsub.unsubscribe(topic)
 
     @asynccontextmanager
     async def stream(self, peer: str, protocol: str, timeout_s: int) -> AsyncIterator[Stream]:
@@ -147,12 +157,13 @@ class Libp2pHost:
         self._host.set_stream_handler(TProtocol(protocol), partial(self._serve, handler))
 
     async def provide(self, cid: bytes, timeout_s: int) -> None:
-        request = libp2p_providers.offer(self._key, (self._own, self._own_addresses))
+        request = libp2p_providers.offer(cid[_CID_PREFIX_BYTES:], (self._own, self._own_addresses))
         await self._ask_around(request, timeout_s)
 
     async def find_providers(self, cid: bytes, count: int, timeout_s: int) -> dict[str, list[str]]:
-        found = dict(self._providers.stored())
-        for answer in await self._ask_around(libp2p_providers.question(self._key), timeout_s):
+        key = cid[_CID_PREFIX_BYTES:]
+        found = dict(self._providers.stored()) if key == self._key else {}
+        for answer in await self._ask_around(libp2p_providers.question(key), timeout_s):
             found.update(libp2p_providers.peers_in(answer.providerPeers))
         return dict(list(found.items())[:count])
 
@@ -232,7 +243,6 @@ class Libp2pHost:
 
     async def _serve_gossip(self, stream: INetStream) -> None:
         await self._is_subscribed.wait()
-        assert self._gate is not None
         id = stream.muxed_conn.peer_id
         if str(id) in self._banned:
             await self._disconnect(id)
@@ -251,8 +261,10 @@ class Libp2pHost:
             await self._disconnect(id)
 
     async def _take(self, one: Admitted) -> None:
-        assert self._deliver is not None
-        await self._deliver.send((one.publisher, one.message.data))
+        deliver = self._deliver.get(one.message.topicIDs[0])
+        if deliver is not None:  # else this node listens to it no more
+            with suppress(trio.BrokenResourceError):
+                await deliver.send((one.publisher, one.message.data))
 
     async def _disconnect(self, id: ID) -> None:
         with suppress(*FAILURES):  # it is gone

@@ -109,7 +109,7 @@ class CheckedStream:
                 await self._deliver(one)
             if number % _CHECKS_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
-        return self._gate.cleaned(rpc, admitted)
+        return self._gate.cleaned(self._link, rpc, admitted)
 
 
 async def end(stream: INetStream, *, is_complete: bool) -> None:

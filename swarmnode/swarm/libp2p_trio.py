@@ -40,7 +40,6 @@ from libp2p.transport.tcp.tcp import TCP
 from libp2p.utils.address_validation import expand_wildcard_address
 from multiaddr import Multiaddr
 
-from protocol.names import announcement_topic
 from swarmnode.errors import ConfigError, SwarmNodeError
 from swarmnode.swarm import channel
 from swarmnode.swarm.host import Host
@@ -119,7 +118,7 @@ def _assembled(start: channel.Start, listen: list[Multiaddr]) -> tuple[IHost, Go
             accept_px_threshold=float("inf"),
         ),
     )
-    pubsub = Pubsub(host, router, allowed_topics={announcement_topic(start.swarm_id)})
+    pubsub = Pubsub(host, router)
     # Numbers that no earlier run of this identity used, as go-libp2p's: a repeated one is dropped
     # by everyone who saw the first. py-libp2p starts at the second, and counts messages.
     pubsub.counter = time.time_ns()

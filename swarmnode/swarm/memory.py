@@ -8,6 +8,7 @@ chance. What a real network does to a node is done to it here by `Hub.cut` and `
 from collections import Counter
 from collections.abc import Sequence
 
+from protocol.names import WHOLE, Shard, check_shard
 from swarmnode.swarm.alone import Alone
 from swarmnode.swarm.bounded import BoundedQueue, Outbox
 from swarmnode.swarm.transport import (
@@ -68,18 +69,26 @@ class MemoryTransport:
         self._events: BoundedQueue[AnyEvent] = BoundedQueue(max_events, MAX_EVENT_BYTES)
         self._outbox = Outbox(max_held, MAX_HELD_BYTES)
         self._bytes: Counter[str] = Counter()
+        self._shards: frozenset[Shard] = frozenset((WHOLE,))
 
     def open(self) -> None:
         self._running = True
         self._hub.join(self)
 
-    def publish(self, frame: bytes) -> None:
+    def listen(self, shards: Sequence[Shard]) -> None:
+        for shard in shards:
+            check_shard(shard)
+        self._shards = frozenset((WHOLE, *shards))
+
+    def publish(self, frame: bytes, shard: Shard = WHOLE) -> None:
         check_frame(frame)
+        check_shard(shard)
         if not self._running:
             return
         self._bytes["out"] += len(frame)
         for other in self._hub.others(self.peer_id):
-            other._receive(Announced(self.peer_id, frame), len(frame))
+            if shard in other._shards:
+                other._receive(Announced(self.peer_id, frame, shard), len(frame))
 
     def hold(self, id: bytes, frame: bytes) -> None:
         check_held(id, frame)

@@ -16,7 +16,13 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from protocol.codec import decode_hello
 from protocol.limits import MAX_ANNOUNCEMENT_BYTES, MAX_FRAME_BYTES
 from protocol.messages import Hello
-from protocol.names import announcement_topic, fetch_protocol, lan_service, peers_protocol
+from protocol.names import (
+    Shard,
+    announcement_topic,
+    fetch_protocol,
+    lan_service,
+    peers_protocol,
+)
 from swarmnode.errors import SwarmNodeError
 from swarmnode.swarm import channel
 from swarmnode.swarm.acquaintances import Teller
@@ -27,6 +33,7 @@ from swarmnode.swarm.discovery import Dialler, Neighbours, Strangers
 from swarmnode.swarm.fetching import Fetcher, Server, Traffic
 from swarmnode.swarm.host import Host, HostError
 from swarmnode.swarm.lan import Lan, why
+from swarmnode.swarm.listening import Listening
 from swarmnode.swarm.reach import Reach, Scope, scope_of
 from swarmnode.swarm.seeking import Seeker
 from swarmnode.swarm.transport import (
@@ -36,6 +43,7 @@ from swarmnode.swarm.transport import (
     MAX_HELD_FRAMES,
     Announced,
     AnyEvent,
+    PeerNote,
     event_bytes,
 )
 
@@ -62,10 +70,11 @@ class Network:
         self._events: BoundedQueue[AnyEvent] = BoundedQueue(MAX_EVENTS, MAX_EVENT_BYTES)
         self._something = anyio.Event()  # set when there is something to send to the node
         self._newest_report: channel.Report | None = None
-        self._traffic = Traffic()
+        self._traffic = Traffic(start.max_upload, start.max_download)
         self._oversized = 0
         self._budget = Budget(_ANNOUNCEMENTS, _WINDOW_S)
         self._over_budget = 0
+        self._told: set[str] = set()  # flags whose limit a person has heard of
         self._neighbours = Neighbours()
         hello = decode_hello(start.hello)
         self._strangers = Strangers(hello, self._emit)
@@ -74,7 +83,9 @@ class Network:
         self._own: tuple[str, ...] = ()  # where this node listens, as last seen
         self._notices: BoundedQueue[str] = BoundedQueue(_MAX_NOTICES, 64 * 1024)
         self._silent_s = 0.0  # for which the library has not answered
-        self._unheard: bytes | None = None  # the newest announcement, while nobody heard it
+        self._unheard: tuple[bytes, Shard] | None = (
+            None  # the newest announcement, while nobody heard it
+        )
         self._said = b""  # the mark of the last one that somebody did
         self._is_on_lan = start.mdns
         self._book = AddressBook(Path(start.book) if start.book else None)
@@ -107,7 +118,12 @@ class Network:
             fetcher = Fetcher(
                 self._host, self._protocol, self._traffic, self._emit, tasks, max_frame_bytes=limit
             )
-            tasks.start_soon(self._obey, node, fetcher)
+            listening = Listening(
+                self._host, self._start.swarm_id, self._start.peer_id, self._admits, self._emit,
+                tasks, self._rng,
+            )  # fmt: skip
+            tasks.start_soon(self._obey, node, fetcher, listening)
+            tasks.start_soon(listening.look_for_neighbours)
             tasks.start_soon(self._send, node)
             tasks.start_soon(self._listen, messages)
             tasks.start_soon(self._watch)
@@ -116,14 +132,16 @@ class Network:
             for dialler in self._diallers:
                 tasks.start_soon(dialler.run)
 
-    async def _obey(self, node: SocketStream, fetcher: Fetcher) -> None:
+    async def _obey(self, node: SocketStream, fetcher: Fetcher, listening: Listening) -> None:
         source = BufferedByteReceiveStream(node)
         while True:
             header = await source.receive_exactly(channel.HEADER_BYTES)
             body = await source.receive_exactly(channel.body_length(header))
             match channel.decode_command(body):
-                case channel.Publish(frame):
-                    await self._publish(frame)
+                case channel.Listen(shards):
+                    listening.listen_to(shards)
+                case channel.Publish(frame, shard):
+                    await self._publish(frame, shard)
                 case channel.Hold(id, frame):
                     self._outbox.put(id, frame)
                 case channel.Fetch(peer, ids):
@@ -132,17 +150,17 @@ class Network:
     def _greeted(self, peer: str, address: str, theirs: Hello) -> None:
         self._strangers.greet(peer, address, theirs, time.monotonic())
 
-    async def _publish(self, frame: bytes) -> None:
+    async def _publish(self, frame: bytes, shard: Shard) -> None:
         if not self._neighbours.members:
-            self._unheard = frame  # gossip to nobody is lost: it is said when somebody is there
+            self._unheard = frame, shard  # gossip to nobody is lost: it is said when somebody comes
             return
         try:
-            await self._host.publish(self._topic, frame)
+            await self._host.publish(announcement_topic(self._start.swarm_id, shard), frame)
         except HostError:
-            self._unheard = frame  # the library hangs, or is gone; `_watch` finds out
+            self._unheard = frame, shard  # the library hangs, or is gone; `_watch` finds out
             return
         self._unheard, self._said = None, channel.mark(frame)
-        self._traffic.bytes_out += len(frame)
+        self._traffic.sent(len(frame))
 
     async def _listen(self, messages: AsyncIterator[tuple[str, bytes]]) -> None:
         async for peer, frame in messages:
@@ -154,7 +172,7 @@ class Network:
         if not 0 < len(frame) <= MAX_ANNOUNCEMENT_BYTES + self._start.overhead_bytes:
             self._oversized += 1
             return False
-        self._traffic.bytes_in += len(frame)
+        self._traffic.received(len(frame))
         if not self._budget.allows(peer, time.monotonic()):
             self._over_budget += 1
             return False
@@ -179,7 +197,20 @@ class Network:
                 self._neighbours.relayed = ()
             self._newest_report = self._report(self._with_peer_id(self._own))
             self._something.set()
+            self._tell_of_limits()
             await anyio.sleep(channel.REPORT_S)
+
+    def _tell_of_limits(self) -> None:
+        """Tells a person, once, that a byte budget holds traffic back."""
+        traffic = self._traffic
+        for flag, count in (
+            ("--max-upload", traffic.uploads_refused),
+            ("--max-download", traffic.downloads_refused),
+        ):
+            if count and flag not in self._told:
+                self._told.add(flag)
+                text = f"{flag} is used up: some rollouts are not exchanged; training goes on"
+                self._emit(PeerNote(self._start.peer_id, text))
 
     async def _look(self) -> None:
         """Sees who is connected; tells them what nobody heard before."""
@@ -192,7 +223,7 @@ class Network:
         self._silent_s = 0.0
         if self._unheard is not None and members and not was_alone:
             # One look after the first peer came: the library has its streams open by then.
-            await self._publish(self._unheard)
+            await self._publish(*self._unheard)
 
     async def _look_on_lan(self) -> None:
         """Finds peers by multicast DNS, if that is wanted and possible here."""
@@ -236,6 +267,7 @@ class Network:
                 "events": self._events.dropped,
                 "oversized": self._oversized,
                 "flood": self._over_budget,
+                "upload": self._traffic.uploads_refused,
                 "streams": self._traffic.streams_refused,
                 "malformed": self._host.malformed,
             },

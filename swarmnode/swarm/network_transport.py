@@ -19,11 +19,13 @@ from pathlib import Path
 
 from protocol.codec import encode_hello
 from protocol.messages import Hello
+from protocol.names import WHOLE, Shard, check_shard
 from swarmnode.config import NetworkSettings
 from swarmnode.errors import ConfigError, SwarmNodeError
 from swarmnode.swarm import channel
 from swarmnode.swarm.alone import Alone, Surroundings, explain
 from swarmnode.swarm.bounded import BoundedQueue
+from swarmnode.swarm.budget import bytes_per_s
 from swarmnode.swarm.interfaces import listening
 from swarmnode.swarm.multiaddr import check_announced, split_peer
 from swarmnode.swarm.outgoing import Outgoing
@@ -93,7 +95,7 @@ class NetworkTransport:
         self._report: channel.Report | None = None
         self._earlier: Counter[str] = Counter()  # counts of network processes that are gone
         self._restarts = 0
-        self._newest: bytes | None = None  # the last announcement
+        self._newest: tuple[bytes, Shard] | None = None  # the last announcement
         self._said = b""  # the mark of the last one that went to somebody, as far as is known
         self._state = "not started"
         self._heard_at = 0.0  # the last word of the network process, monotonic seconds
@@ -125,6 +127,8 @@ class NetworkTransport:
             overhead_bytes=self._overhead_bytes,
             announce=self._settings.announce,
             upnp=self._settings.upnp,
+            max_upload=bytes_per_s(self._settings.max_upload),
+            max_download=bytes_per_s(self._settings.max_download),
         )
         self._supervisor = Supervisor(start, self._outgoing, self._receive, self._lost)
         self._supervisor.open()
@@ -137,10 +141,16 @@ class NetworkTransport:
                 raise ConfigError(failure.text)
             raise SwarmNodeError(f"the network did not start: {trouble}")
 
-    def publish(self, frame: bytes) -> None:
+    def listen(self, shards: Sequence[Shard]) -> None:
+        for shard in shards:
+            check_shard(shard)
+        self._outgoing.listen(shards)
+
+    def publish(self, frame: bytes, shard: Shard = WHOLE) -> None:
         check_frame(frame, self._overhead_bytes)
-        self._newest = frame
-        self._outgoing.publish(frame)
+        check_shard(shard)
+        self._newest = frame, shard
+        self._outgoing.publish(frame, shard)
 
     def hold(self, id: bytes, frame: bytes) -> None:
         check_held(id, frame, self._overhead_bytes)
@@ -256,8 +266,8 @@ class NetworkTransport:
         with self._lock:
             self._is_listening = False
             self._restarts += 1
-            if self._newest is not None and channel.mark(self._newest) != self._said:
-                self._outgoing.publish_again(self._newest)
+            if self._newest is not None and channel.mark(self._newest[0]) != self._said:
+                self._outgoing.publish_again(*self._newest)
             self._report, self._earlier = None, self._earlier + _counts(self._report)
             self._trouble = why
             self._state = f"restarting in {pause_s:g} s: {why}"

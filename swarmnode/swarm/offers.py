@@ -23,6 +23,9 @@ class Offers:
         self._max_authors = max_authors
         self._by_author: OrderedDict[bytes, deque[tuple[Offer, ...]]] = OrderedDict()
 
+    def __len__(self) -> int:
+        return sum(len(offers) for kept in self._by_author.values() for offers in kept)
+
     @property
     def authors(self) -> int:
         """How many authors have offers."""
@@ -46,12 +49,11 @@ class Offers:
             else:
                 del self._by_author[author]
 
-    def current(self) -> list[Offer]:
-        """All offers, each once though its author announced it again (then as last announced)."""
-        newest = {
+    def current(self) -> dict[bytes, Offer]:
+        """All offers by their keys, as last announced."""
+        return {
             offer.key: offer
             for announcements in self._by_author.values()
             for offers in announcements
             for offer in offers
         }
-        return list(newest.values())

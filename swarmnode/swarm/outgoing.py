@@ -1,15 +1,16 @@
 """What waits to be handed to the network process, bounded, shared by the node and one writer.
 
-Held frames are kept here for the node's whole life, so that a network process that was restarted
-gets them again.
+Held frames and what is listened to are kept here for the node's whole life, so that a network
+process that was restarted gets them again.
 """
 
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
+from protocol.names import Shard
 from swarmnode.swarm.bounded import BoundedQueue, Outbox
-from swarmnode.swarm.channel import Command, Fetch, Hold, Publish
+from swarmnode.swarm.channel import Command, Fetch, Hold, Listen, Publish
 from swarmnode.swarm.transport import MAX_HELD_BYTES, MAX_HELD_FRAMES
 
 # Announcements that wait: one a round. Older ones offer what newer ones do, or what is stale.
@@ -20,7 +21,8 @@ _MAX_QUEUE_BYTES = 8 * 2**20
 
 
 class Outgoing:
-    """Commands in the order holds, announcements, fetches: nothing is announced before held."""
+    """Commands in the order: what to hear, holds, announcements, fetches. So nothing is announced
+    before it is held, or in a shard before this node is a part of it."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -29,17 +31,24 @@ class Outgoing:
         self._fetch: BoundedQueue[Fetch] = BoundedQueue(_MAX_FETCH, _MAX_QUEUE_BYTES)
         self._outbox = Outbox(MAX_HELD_FRAMES, MAX_HELD_BYTES)
         self._unsent: OrderedDict[bytes, None] = OrderedDict()  # ids to hand over, oldest first
+        self._shards: tuple[Shard, ...] = ()
+        self._shards_changed = False
 
-    def publish(self, frame: bytes) -> None:
+    def listen(self, shards: Sequence[Shard]) -> None:
         with self._changed:
-            self._publish.put(Publish(frame), len(frame))
+            self._shards, self._shards_changed = tuple(shards), True
             self._changed.notify()
 
-    def publish_again(self, frame: bytes) -> None:
+    def publish(self, frame: bytes, shard: Shard) -> None:
+        with self._changed:
+            self._publish.put(Publish(frame, shard), len(frame))
+            self._changed.notify()
+
+    def publish_again(self, frame: bytes, shard: Shard) -> None:
         """Queues what a network process that is gone did not say, unless something newer waits."""
         with self._changed:
             if not self._publish:
-                self._publish.put(Publish(frame), len(frame))
+                self._publish.put(Publish(frame, shard), len(frame))
 
     def hold(self, id: bytes, frame: bytes) -> None:
         with self._changed:
@@ -61,6 +70,7 @@ class Outgoing:
         with self._changed:
             self._is_open = True
             self._unsent = OrderedDict.fromkeys(self._outbox.ids())
+            self._shards_changed = bool(self._shards)
             self._fetch.take_all()
 
     def end(self) -> None:
@@ -88,6 +98,9 @@ class Outgoing:
             }
 
     def _next(self) -> Command | None:
+        if self._shards_changed:
+            self._shards_changed = False
+            return Listen(self._shards)
         while self._unsent:
             id, _ = self._unsent.popitem(last=False)
             frame = self._outbox.get(id)

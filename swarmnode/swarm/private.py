@@ -10,6 +10,7 @@ from pathlib import Path
 
 from protocol import private
 from protocol.errors import ProtocolError
+from protocol.names import WHOLE, Shard
 from swarmnode.errors import ConfigError
 from swarmnode.swarm.transport import (
     Announced,
@@ -37,9 +38,12 @@ class PrivateTransport:
     def open(self) -> None:
         self._inner.open()
 
-    def publish(self, frame: bytes) -> None:
+    def listen(self, shards: Sequence[Shard]) -> None:
+        self._inner.listen(shards)
+
+    def publish(self, frame: bytes, shard: Shard = WHOLE) -> None:
         check_frame(frame)
-        self._inner.publish(private.encrypt(frame, self._frame_key))
+        self._inner.publish(private.encrypt(frame, self._frame_key), shard)
 
     def hold(self, id: bytes, frame: bytes) -> None:
         check_held(id, frame)
@@ -63,8 +67,8 @@ class PrivateTransport:
         counted; a fetched frame was asked for, so it fails."""
         try:
             match event:
-                case Announced(peer, frame):
-                    return Announced(peer, private.decrypt(frame, self._frame_key))
+                case Announced(peer, frame, shard):
+                    return Announced(peer, private.decrypt(frame, self._frame_key), shard)
                 case Fetched(peer, id, frame, address):
                     return Fetched(peer, id, private.decrypt(frame, self._frame_key), address)
         except ProtocolError as error:

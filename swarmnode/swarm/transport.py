@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from protocol.limits import HASH_BYTES, MAX_ANNOUNCEMENT_BYTES, MAX_FETCH_IDS, MAX_FRAME_BYTES
-from protocol.names import public_key_of
+from protocol.names import WHOLE, Shard, public_key_of
 
 
 class FetchProblem(enum.StrEnum):
@@ -23,6 +23,8 @@ class FetchProblem(enum.StrEnum):
     ABSENT = "absent"  # the peer answered that it does not hold the frame (any more)
     UNREACHABLE = "unreachable"  # no connection, or the peer does not speak this swarm's protocol
     TIMEOUT = "timeout"  # connected, but the answer was not complete in time, or was cut short
+    BUSY = "busy"  # the peer ended the stream before the first frame: over its limits
+    BUDGET = "budget"  # not asked: this node is over its --max-download
     MALFORMED = "malformed"  # the answer broke the framing or a size limit
     OVERLOAD = "overload"  # dropped on this side: too many fetches at once, or a network restart
 
@@ -36,11 +38,13 @@ class Event(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_unkno
 class Announced(Event, frozen=True, tag=True):
     """A frame gossiped by `peer`, its original publisher: the network checked that signature.
 
-    Whoever passed it on is not known. The frame's own signature is still the caller's to check.
+    Whoever passed it on is not known. The frame's own signature is still the caller's to check, and
+    whether `shard`, on whose topic it came, is its author's.
     """
 
     peer: str
     frame: bytes
+    shard: Shard = WHOLE
 
 
 class Fetched(Event, frozen=True, tag=True):
@@ -121,6 +125,7 @@ QUEUES = (
     "events",  # arrived, but not polled in time
     "oversized",  # gossip messages above the protocol's limit
     "flood",  # announcements of a publisher who sends far too many
+    "upload",  # fetches of peers not served: this node is over its --max-upload
     "streams",  # peers turned away because too many were being served
     "unreadable",  # frames not encrypted with the private swarm's key
     "malformed",  # gossip that broke its format or signature (libp2p; p2pd counts none)
@@ -138,8 +143,14 @@ class Transport(Protocol):
         """
         ...
 
-    def publish(self, frame: bytes) -> None:
-        """Gossips one frame to the whole swarm. This node does not hear it.
+    def listen(self, shards: Sequence[Shard]) -> None:
+        """Hears the announcements of these shards from now on, and of no others; those to the whole
+        swarm are always heard. Raises `ValueError` for what is no shard."""
+        ...
+
+    def publish(self, frame: bytes, shard: Shard = WHOLE) -> None:
+        """Gossips one frame to those who listen to `shard`, at first the whole swarm. This node
+        does not hear it.
 
         Frames may overtake one another; one published before a peer joined does not reach it, but
         for the newest one of a node that was alone. Of a burst of more than some 30 the libraries

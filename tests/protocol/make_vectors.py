@@ -64,6 +64,7 @@ LIBZSTD = {
 }
 ITEM = bytes(range(32)) + DIGEST + bytes((0, 0, 0, 1)) + bytes((0, 0, 1, 0))
 ANNOUNCEMENT = [b"\x03", b"\xce\x6a\x18\x4c\x80", b"\x07", b"\xa4demo", b"\xc4\x2c" + ITEM]
+ANNOUNCEMENT += [b"\xc4\x04held"]
 
 
 def rollout_body(head: bytes = b"\x98", tail: bytes = b"", **fields: bytes) -> bytes:
@@ -74,7 +75,7 @@ def rollout_body(head: bytes = b"\x98", tail: bytes = b"", **fields: bytes) -> b
 
 def announcement_body(**fields: bytes) -> bytes:
     parts = [fields.get(f"f{index}", part) for index, part in enumerate(ANNOUNCEMENT)]
-    return b"\x95" + b"".join(parts)
+    return b"\x96" + b"".join(parts)
 
 
 def frame(body: bytes, kind: Kind = Kind.ROLLOUT, swarm_id: bytes = SWARM) -> bytes:
@@ -178,8 +179,14 @@ def announcements() -> list[dict]:
         "policy_version": 7,
         "model_label": "demo",
         "items": items,
+        "held": [],
     }
-    cases = {"eight items": fields, "no items": fields | {"items": []}}
+    held = [bytes([n] * 4).hex() for n in range(16)]
+    cases = {
+        "eight items": fields,
+        "no items": fields | {"items": []},
+        "sixteen held": fields | {"held": held},
+    }
     return [_good(name, "announcement", fields) for name, fields in cases.items()]
 
 
@@ -196,7 +203,8 @@ def build(kind: str, fields: dict) -> Rollout | Announcement:
         )
         for item in fields["items"]
     ]
-    return Announcement.build(**fields | {"items": items})
+    held = [bytes.fromhex(begin) for begin in fields["held"]]
+    return Announcement.build(**fields | {"items": items, "held": held})
 
 
 def _good(name: str, kind: str, fields: dict) -> dict:
@@ -390,6 +398,10 @@ def _malformed() -> dict[str, bytes]:
         "compressed array of nine": _compressed(rollout_body(head=b"\x99", f7=b"\x00" + RUN_TEXT)),
         "items as array": frame(announcement_body(f4=b"\x90"), Kind.ANNOUNCEMENT),
         "2,817 bytes of items": frame(items, Kind.ANNOUNCEMENT),
+        "68 bytes of held ids": frame(
+            announcement_body(f5=b"\xc4\x44" + bytes(range(68))), Kind.ANNOUNCEMENT
+        ),
+        "no held ids": frame(b"\x95" + b"".join(ANNOUNCEMENT[:5]), Kind.ANNOUNCEMENT),
     }
 
 
@@ -435,6 +447,8 @@ def _out_of_bounds() -> dict[str, bytes]:
     announcement_bodies = {
         "items of 43 bytes": announcement_body(f4=b"\xc4\x2b" + ITEM[:-1]),
         "an id twice": announcement_body(f4=twice),
+        "held ids of 5 bytes": announcement_body(f5=b"\xc4\x05heldx"),
+        "an id held twice": announcement_body(f5=b"\xc4\x08heldheld"),
         "frame size 0": announcement_body(f4=b"\xc4\x2c" + no_size),
         "frame size above the limit": announcement_body(f4=b"\xc4\x2c" + too_large),
     }
@@ -548,6 +562,11 @@ def named() -> dict:
         "question_number": 7,
         "question_seed": names.question_seed(SWARM, author, DIGEST, 7),
         "announcement_topic": names.announcement_topic(SWARM),
+        "shard_of_8": names.shard_of(author, 8).number,
+        "shard_of_65536": names.shard_of(author, 65536).number,
+        "rank_times_2_48": int(names.rank_of(author) * 2**48),
+        "shard_topic": names.announcement_topic(SWARM, names.shard_of(author, 8)),
+        "shard_discovery_key": names.discovery_key(SWARM, names.shard_of(author, 8)).hex(),
         "fetch_protocol": names.fetch_protocol(SWARM),
         "peers_protocol": names.peers_protocol(SWARM),
         "lan_service": names.lan_service(SWARM),

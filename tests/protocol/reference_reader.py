@@ -79,7 +79,7 @@ def _read_rollout(fields: list) -> dict:
 
 
 def _read_announcement(fields: list) -> dict:
-    round_number, created, policy_version, label, items = fields
+    round_number, created, policy_version, label, items, held = fields
     return {
         "round": round_number,
         "created": created,
@@ -94,6 +94,7 @@ def _read_announcement(fields: list) -> dict:
             }
             for rollout_id, digest, seed, size in struct.iter_unpack(">32s4sII", items)
         ],
+        "held": [begin.hex() for (begin,) in struct.iter_unpack(">4s", held)],
     }
 
 

@@ -21,6 +21,9 @@ def test_names_follow_the_spec() -> None:
     swarm = hashlib.sha256(b"swarmnode/swarm\0vectors").digest()
     task = hashlib.sha256(b"swarmnode/task\0chain_sum").digest()[:4]
     seed_input = b"swarmnode/question\0" + swarm + AUTHOR + task + b"\x00\x00\x00\x07"
+    place = hashlib.sha256(b"swarmnode/shard\0" + AUTHOR).digest()
+    of_8 = place[0] >> 5
+    shard_key = hashlib.sha256(b"swarmnode/discovery\0" + swarm + b"/8/%d" % of_8).hexdigest()
     discovery = hashlib.sha256(b"swarmnode/discovery\0" + swarm).hexdigest()
     assert vector == {
         "manifest": b"vectors".hex(),
@@ -32,6 +35,11 @@ def test_names_follow_the_spec() -> None:
         "question_number": 7,
         "question_seed": int(hashlib.sha256(seed_input).hexdigest()[:8], 16),
         "announcement_topic": f"/swarmnode/1/{swarm.hex()}/announcements",
+        "shard_of_8": of_8,
+        "shard_of_65536": int.from_bytes(place[:2], "big"),
+        "rank_times_2_48": int.from_bytes(place[2:8], "big"),
+        "shard_topic": f"/swarmnode/1/{swarm.hex()}/announcements/8/{of_8}",
+        "shard_discovery_key": shard_key,
         "fetch_protocol": f"/swarmnode/1/{swarm.hex()}/fetch",
         "peers_protocol": f"/swarmnode/1/{swarm.hex()}/peers",
         "lan_service": f"_p2p-{discovery[:32]}._udp.local",
@@ -122,3 +130,44 @@ def test_question_seed_refuses_parts_of_wrong_size(arguments: tuple) -> None:
     # Otherwise bytes could move from one part to the next and give the same hash.
     with pytest.raises(ValueError, match="must be"):
         names.question_seed(*arguments)
+
+
+@given(st.binary(min_size=32, max_size=32), st.integers(0, 15))
+@seeded
+def test_a_shard_is_one_half_of_the_shard_it_is_part_of(author: bytes, power: int) -> None:
+    part, whole = names.shard_of(author, 2 ** (power + 1)), names.shard_of(author, 2**power)
+    assert part.number // 2 == whole.number
+
+
+@given(st.binary(min_size=32, max_size=32), st.integers(0, 16))
+@seeded
+def test_a_topic_names_its_shard(author: bytes, power: int) -> None:
+    shard = names.shard_of(author, 2**power)
+    assert names.shard_of_topic(SWARM, names.announcement_topic(SWARM, shard)) == shard
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "/8",
+        "/8/8",
+        "/8/-1",
+        "/08/1",
+        "/8/01",
+        "/7/1",
+        "/1/0",
+        "/131072/1",
+        "/8/1/",
+        "/8/\u0661",
+        "8/1",
+    ],
+)
+def test_other_topics_are_of_no_shard(end: str) -> None:
+    with pytest.raises(ValueError, match=r"topic|no shard"):
+        names.shard_of_topic(SWARM, names.announcement_topic(SWARM) + end)
+
+
+@pytest.mark.parametrize("shard", [(0, 0), (3, 1), (8, 8), (8, -1), (2**17, 0)])
+def test_no_shard_is_refused(shard: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="no shard"):
+        names.announcement_topic(SWARM, names.Shard(*shard))

@@ -28,7 +28,7 @@ def test_refusals_are_the_enum_in_its_order() -> None:
 
 def test_limits_are_those_of_the_code() -> None:
     listed = re.findall(r"^\| ([A-Z_]+) \| (\d+) \|", section(2), re.MULTILINE)
-    assert len(listed) == 22
+    assert len(listed) == 24
     assert {name: getattr(limits, name) for name, _ in listed} == {
         name: int(value) for name, value in listed
     }

@@ -3,7 +3,7 @@
 import msgpack
 from hypothesis import strategies as st
 
-from protocol.limits import MAX_COMPLETIONS, MAX_FRAME_BYTES, MAX_ITEMS, U16_MAX, U32_MAX
+from protocol.limits import MAX_COMPLETIONS, MAX_FRAME_BYTES, MAX_HELD, MAX_ITEMS, U16_MAX, U32_MAX
 from protocol.messages import Announcement, Item, Rollout
 
 u32 = st.integers(0, U32_MAX)
@@ -37,12 +37,14 @@ def rollouts(draw: st.DrawFn, text: st.SearchStrategy[str] = any_text) -> Rollou
 def announcements(draw: st.DrawFn) -> Announcement:
     ids = draw(st.lists(st.binary(min_size=32, max_size=32), unique=True, max_size=MAX_ITEMS))
     sizes = st.integers(1, MAX_FRAME_BYTES)
+    held = st.lists(st.binary(min_size=32, max_size=32), max_size=MAX_HELD)
     return Announcement.build(
         round=draw(u32),
         created=draw(u32),
         policy_version=draw(u32),
         model_label=draw(any_text),
         items=[Item(one, draw(digests), draw(u32), draw(sizes)) for one in ids],
+        held=draw(held),
     )
 
 

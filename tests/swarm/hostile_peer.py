@@ -25,14 +25,14 @@ from swarmnode.swarm.multiaddr import varint
 TOPIC = announcement_topic(SWARM)
 
 
-def message(**changes: bytes) -> rpc_pb2.Message:
+def message(topic: str = TOPIC, **changes: bytes) -> rpc_pb2.Message:
     """A message signed by a fresh key, then changed."""
     keys = create_new_key_pair()
     made = rpc_pb2.Message(
         from_id=ID.from_pubkey(keys.public_key).to_bytes(),
         data=b"hostile",
         seqno=bytes(8),
-        topicIDs=[TOPIC],
+        topicIDs=[topic],
     )
     made.signature = keys.private_key.sign(
         PUBSUB_SIGNING_PREFIX.encode() + made.SerializeToString()

@@ -7,6 +7,7 @@ import pytest
 from protocol.envelope import Opened, open_frame, seal
 from protocol.errors import Reason
 from protocol.messages import Announcement, Item, Rollout
+from protocol.names import WHOLE, Shard, shard_of
 from swarmnode import identity
 from swarmnode.swarm.admission import (
     MAX_AHEAD_S,
@@ -49,7 +50,18 @@ def opened(message: Announcement | Rollout) -> tuple[Opened, int]:
 
 
 def refused(message: Announcement | Rollout, publisher: str = AUTHOR.peer_id) -> Reason | None:
-    return refuse_announcement(opened(message)[0], publisher, ME.public_key, NOW, MAX_AGE_S)
+    return refuse_announcement(opened(message)[0], publisher, WHOLE, ME.public_key, NOW, MAX_AGE_S)
+
+
+def test_an_announcement_belongs_on_its_authors_shard() -> None:
+    mine, _ = opened(announcement())
+    own = shard_of(AUTHOR.public_key, 8)
+    other = Shard(8, (own.number + 1) % 8)
+    refused_in = [
+        refuse_announcement(mine, AUTHOR.peer_id, shard, ME.public_key, NOW, MAX_AGE_S)
+        for shard in (WHOLE, own, other)
+    ]
+    assert refused_in == [None, None, Reason.WRONG_SHARD]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +94,7 @@ def test_a_gossiped_rollout_is_no_announcement() -> None:
 def test_own_echo_is_told_apart_whoever_sends_it() -> None:
     mine = opened(announcement())[0]
     for publisher in (AUTHOR.peer_id, ME.peer_id):
-        reason = refuse_announcement(mine, publisher, AUTHOR.public_key, NOW, MAX_AGE_S)
+        reason = refuse_announcement(mine, publisher, WHOLE, AUTHOR.public_key, NOW, MAX_AGE_S)
         assert reason is Reason.OWN
 
 

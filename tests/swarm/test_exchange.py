@@ -25,15 +25,11 @@ from swarmnode import identity
 from swarmnode.config import SharingSettings
 from swarmnode.identity import Identity
 from swarmnode.rollout import Question
+from swarmnode.swarm.asking import MAX_ATTEMPTS, MAX_FETCH_S
 from swarmnode.swarm.conversion import Arrival
-from swarmnode.swarm.exchange import (
-    MAX_ATTEMPTS,
-    MAX_FETCH_S,
-    MAX_REMEMBERED,
-    Exchange,
-    Published,
-)
+from swarmnode.swarm.exchange import MAX_REMEMBERED, Exchange
 from swarmnode.swarm.memory import Hub, MemoryTransport
+from swarmnode.swarm.publishing import Published
 
 SWARM = bytes([7] * 32)
 TASKS = FakeTasks()
@@ -377,9 +373,9 @@ def test_attempts_are_forgotten_with_their_offers(hub: Hub, author: Member, read
     hub.cut(author.me.peer_id)
     reader.request()
     reader.collect()
-    assert len(reader.exchange._attempts) == 1
+    assert reader.exchange._asking.remembered == 1
     reader.request(now=NOW + 601)  # the offer is too old by now
-    assert reader.exchange._attempts == {}
+    assert reader.exchange._asking.remembered == 0
 
 
 def test_a_fetch_whose_answer_was_lost_is_given_up_and_tried_again(hub: Hub) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hostile_peer import KINDS, TOPIC, message
+from hostile_peer import KINDS, SWARM, TOPIC, message
 from libp2p.crypto.rsa import create_new_key_pair as create_rsa_key_pair
 from libp2p.peer.id import ID
 from libp2p.pubsub.pb import rpc_pb2
@@ -17,7 +17,9 @@ KNOWN_ID = bytes(46)  # a message's id: 38 bytes of publisher, 8 of sequence num
 
 
 def gate(**changes: Any) -> Gate:
-    return Gate(TOPIC, changes.get("admits", lambda publisher, data: True))
+    made = Gate(SWARM)
+    made.open(TOPIC, changes.get("admits", lambda publisher, data: True))
+    return made
 
 
 def control(**entries: Any) -> rpc_pb2.RPC:
@@ -107,7 +109,7 @@ def test_cleaned_rpc_keeps_what_concerns_the_topic():
         prune=[rpc_pb2.ControlPrune(topicID=TOPIC, backoff=60)],
     )
     rpc.subscriptions.add(subscribe=True, topicid=TOPIC)
-    assert gate().cleaned(rpc, []) == rpc
+    assert gate().cleaned("a", rpc, []) == rpc
 
 
 def test_cleaned_rpc_leaves_out_other_topics_exchanged_peers_and_records():
@@ -122,9 +124,34 @@ def test_cleaned_rpc_leaves_out_other_topics_exchanged_peers_and_records():
     )
     rpc.subscriptions.add(subscribe=True, topicid=OTHER_TOPIC)
     rpc.senderRecord = b"whatever"
-    assert gate().cleaned(rpc, []) == control(
+    assert gate().cleaned("a", rpc, []) == control(
         prune=[rpc_pb2.ControlPrune(topicID=TOPIC, backoff=0)]
     )
+
+
+def test_topics_that_this_node_might_come_to_listen_to_are_remembered_to_a_limit():
+    rpc = rpc_pb2.RPC()
+    for number in range(100):
+        rpc.subscriptions.add(subscribe=True, topicid=f"{TOPIC}/128/{number}")
+    one = gate()
+    assert len(one.cleaned("a", rpc, []).subscriptions) == 64
+    assert len(one.cleaned("b", rpc, []).subscriptions) == 64, "each neighbour has its own"
+    leave = rpc_pb2.RPC()
+    leave.subscriptions.add(subscribe=False, topicid=f"{TOPIC}/128/1")
+    assert one.cleaned("a", leave, []) == leave
+    late = rpc_pb2.RPC()
+    late.subscriptions.add(subscribe=True, topicid=f"{TOPIC}/128/99")
+    assert one.cleaned("a", late, []) == late
+
+
+def test_messages_of_a_shard_pass_while_it_is_listened_to():
+    one, topic = gate(), f"{TOPIC}/8/1"
+    first, second = message(topic=topic), message(topic=topic)
+    assert one.admitted("a", first, 0.0) is None
+    one.open(topic, lambda publisher, data: True)
+    assert one.admitted("a", first, 0.0) is not None
+    one.close(topic)
+    assert one.admitted("a", second, 0.0) is None
 
 
 def test_repeated_ids_are_asked_for_and_answered_once():
@@ -133,7 +160,7 @@ def test_repeated_ids_are_asked_for_and_answered_once():
         ihave=[rpc_pb2.ControlIHave(topicID=TOPIC, messageIDs=many)] * 2,
         iwant=[rpc_pb2.ControlIWant(messageIDs=many)] * 2,
     )
-    assert gate().cleaned(rpc, []) == control(
+    assert gate().cleaned("a", rpc, []) == control(
         ihave=[rpc_pb2.ControlIHave(topicID=TOPIC, messageIDs=[KNOWN_ID])],
         iwant=[rpc_pb2.ControlIWant(messageIDs=[KNOWN_ID])],
     )
@@ -143,7 +170,7 @@ def test_what_was_seen_is_not_asked_for_again():
     one, made = gate(), message()
     one.admitted("a", made, 0.0)
     offer = rpc_pb2.ControlIHave(topicID=TOPIC, messageIDs=[made.from_id + made.seqno])
-    assert one.cleaned(control(ihave=[offer]), []) == rpc_pb2.RPC()
+    assert one.cleaned("a", control(ihave=[offer]), []) == rpc_pb2.RPC()
 
 
 def test_topic_that_is_no_text_is_another_topic():
@@ -153,4 +180,4 @@ def test_topic_that_is_no_text_is_another_topic():
     one = gate()
     rpc = one.parse(body)
     assert [one.admitted("a", made, 0.0) for made in rpc.publish] == [None]
-    assert one.cleaned(rpc, []) == rpc_pb2.RPC()
+    assert one.cleaned("a", rpc, []) == rpc_pb2.RPC()

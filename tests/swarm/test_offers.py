@@ -18,7 +18,7 @@ def offers_of(author: int, numbers: range, created: float = 0.0) -> list[Offer]:
 
 
 def seeds(offers: Offers) -> list[int]:
-    return sorted(offer.item.seed for offer in offers.current())
+    return sorted(offer.item.seed for offer in offers.current().values())
 
 
 def test_keeps_the_newest_announcements_of_each_author() -> None:
@@ -55,7 +55,7 @@ def test_what_is_announced_again_is_one_offer_as_last_announced() -> None:
     again = dataclasses.replace(first, created=3.0, item=first.item._replace(frame_bytes=999))
     offers.add(key(1), [first])
     offers.add(key(1), [again])
-    assert offers.current() == [again]
+    assert list(offers.current().values()) == [again]
 
 
 def test_the_author_silent_for_longest_is_forgotten_first() -> None:

@@ -8,7 +8,7 @@ import pytest
 from transport_parts import Collected, address, real_node, until
 
 from protocol.limits import MAX_ANNOUNCEMENT_BYTES, MAX_FETCH_IDS, MAX_FRAME_BYTES
-from protocol.names import peer_id
+from protocol.names import WHOLE, Shard, peer_id
 from swarmnode.swarm.memory import Hub, MemoryTransport
 from swarmnode.swarm.transport import (
     QUEUES,
@@ -92,6 +92,31 @@ def test_burst_of_announcements_arrives_whole_in_any_order(connected):
         connected[0].publish(frame)
     until(lambda: len(seen.of(connected[1])) == 8)
     assert {event.frame for event in seen.of(connected[1])} == set(frames)
+
+
+def test_a_shard_is_heard_by_those_who_listen_to_it_and_by_no_others(connected):
+    seen, shard, other = Collected(), Shard(8, 3), Shard(16, 3)
+    for node, shards in zip(connected, ([shard], [shard, other], []), strict=True):
+        node.listen(shards)
+    until(lambda: _hears(connected[1], connected[0], shard, seen), "the shard")
+    connected[0].publish(b"to all")
+    for node in connected[1:]:
+        until(lambda node=node: b"to all" in _frames(node, seen))
+    assert {e.shard for e in seen.of(connected[2])} == {WHOLE}
+    for node in connected:
+        node.listen([])
+    connected[0].publish(b"once more to all")
+    until(lambda: b"once more to all" in _frames(connected[1], seen))
+
+
+def _hears(listener: Transport, speaker: Transport, shard: Shard, seen: Collected) -> bool:
+    """Speaks again until it is heard: who listens is told to neighbours a little later."""
+    speaker.publish(b"to a shard", shard)
+    return Announced(speaker.status().peer_id, b"to a shard", shard) in seen.of(listener)
+
+
+def _frames(node: Transport, seen: Collected) -> list[bytes]:
+    return [event.frame for event in seen.of(node) if isinstance(event, Announced)]
 
 
 def test_held_frame_is_fetched_by_id(connected):

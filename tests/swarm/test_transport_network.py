@@ -111,6 +111,44 @@ def test_four_nodes_that_know_only_the_first_find_and_serve_one_another(open_nod
                 until(lambda a=asker, h=holder, n=number: _fetched(a, h, bytes([n] * 32), seen))
 
 
+def test_who_has_used_up_its_upload_says_so_and_serves_the_rest_later(open_node):
+    first = open_node("0", max_upload="10kB")  # with a burst of 100 kB
+    second = open_node("1", address(first))
+    meet(first, second)
+    seen = Collected()
+    ids = [bytes([number] * 32) for number in range(4)]
+    for id in ids:
+        first.hold(id, id * 3000)  # 96 kB: the second makes debts, the third would wait for 9 s
+    hears(second, first, b"held", seen)
+    second.fetch(first.status().peer_id, ids)
+    until(lambda: any(isinstance(e, FetchFailed) for e in seen.of(second)))
+    (failed,) = [e for e in seen.of(second) if isinstance(e, FetchFailed)]
+    assert failed.problem in ("busy", "malformed")  # the stream ended, early or after some frames
+    assert set(failed.ids) <= set(ids[1:])
+    until(lambda: first.status().dropped["upload"] == 1)
+    until(lambda: notes(first, seen))
+    assert "--max-upload is used up" in notes(first, seen)[0]
+    until(lambda: _fetched(second, first, failed.ids[0], seen))
+
+
+def test_who_has_used_up_its_download_does_not_ask(open_node):
+    first = open_node("0")
+    second = open_node("1", address(first), max_download="10kB")
+    meet(first, second)
+    seen = Collected()
+    ids = [bytes([number] * 32) for number in range(2)]
+    for id in ids:
+        first.hold(id, id * 5000)  # 160 kB: after the first it would wait for 6 s
+    hears(second, first, b"held", seen)
+    until(lambda: _fetched(second, first, ids[0], seen))
+    second.fetch(first.status().peer_id, [ids[1]])
+    until(lambda: any(isinstance(e, FetchFailed) for e in seen.of(second)))
+    (failed,) = [e for e in seen.of(second) if isinstance(e, FetchFailed)]
+    assert (failed.ids, failed.problem) == ((ids[1],), "budget")
+    until(lambda: notes(second, seen))
+    until(lambda: _fetched(second, first, ids[1], seen))
+
+
 def test_swarm_survives_the_node_that_brought_it_together(open_node):
     first = open_node("0")
     second, third = open_node("1", address(first)), open_node("2", address(first))

@@ -1,0 +1,187 @@
+"""Several holders of one rollout: nothing is lost that a live node holds, nothing taken twice."""
+
+import itertools
+import random
+
+import pytest
+from test_exchange import DIGEST, NOW, Member, hub, member, number_of, published, rollout
+
+from protocol.errors import Reason
+from protocol.messages import Announcement, Item
+from swarmnode.swarm.admission import Offer
+from swarmnode.swarm.asking import MAX_ATTEMPTS, MAX_PEERS, Asking
+from swarmnode.swarm.memory import Hub, MemoryTransport
+from swarmnode.swarm.transport import FetchProblem
+
+__all__ = ["hub"]  # the fixture
+
+
+def heard_before_it_left(hub: Hub) -> tuple[Member, Member, Member]:
+    """An author that is gone, a holder of its rollout, and a reader that heard of both."""
+    author, holder, reader = (member(hub, number) for number in (1, 2, 3))
+    author.publish(published(author))
+    reader.collect()
+    assert len(holder.take()) == 1
+    hub.cut(author.me.peer_id)
+    return author, holder, reader
+
+
+def test_a_rollout_outlives_its_author(hub: Hub) -> None:
+    author, holder, reader = heard_before_it_left(hub)
+    assert reader.take() == []  # the author does not answer
+    assert reader.exchange.missed == {"unreachable": 1}
+    holder.publish(published(holder))
+    authors = {arrival.origin.author for arrival in reader.take()}
+    assert authors == {author.me.public_key, holder.me.public_key}
+    assert reader.exchange.refused == {}
+
+
+def test_without_its_announcement_nobody_would_know_of_the_holder(hub: Hub) -> None:
+    _, holder, reader = heard_before_it_left(hub)
+    holder.exchange._publisher._kept.clear()
+    holder.publish(published(holder))
+    assert {arrival.origin.author for arrival in reader.take()} == {holder.me.public_key}
+    assert reader.take() == []
+
+
+def test_a_rollout_passes_from_holder_to_holder(hub: Hub) -> None:
+    members = [member(hub, number) for number in range(1, 6)]
+    author, *others = members
+    author.publish(published(author))
+    for one in others:
+        one.collect()
+    assert len(others[0].take()) == 1
+    hub.cut(author.me.peer_id)
+    for holder, reader in itertools.pairwise(others):
+        holder.publish(published(holder))
+        got = [arrival for _ in range(2) for arrival in reader.take()]
+        assert author.me.public_key in {arrival.origin.author for arrival in got}
+        hub.cut(holder.me.peer_id)
+
+
+def test_a_rollout_with_many_holders_is_taken_once(hub: Hub) -> None:
+    author, *others = (member(hub, number) for number in range(1, 6))
+    author.publish(published(author))
+    taken = []
+    for _ in range(4):
+        for one in others:
+            one.publish(published(one))
+        for one in others:
+            taken += [(id(one), a.origin.author, a.origin.rollout_id) for a in one.take()]
+    assert len(taken) == len(set(taken))
+    assert sum(origin == author.me.public_key for _, origin, _ in taken) == len(others)
+
+
+def liar(hub: Hub, number: int, honest_id: bytes) -> Member:
+    """Says that it holds what it does not."""
+    one = member(hub, number)
+    frame = one.seal(announcement_holding(honest_id)).frame
+    one.transport.publish(frame)
+    return one
+
+
+def announcement_holding(id: bytes) -> Announcement:
+    return Announcement.build(
+        round=1, created=NOW, policy_version=0, model_label="liar", items=[], held=[id]
+    )
+
+
+def test_liars_who_say_they_hold_it_do_not_keep_it_from_being_found(hub: Hub) -> None:
+    author, holder, reader = heard_before_it_left(hub)
+    (id,) = holder.transport._outbox.ids()
+    holder.publish(published(holder))
+    for number in range(10, 10 + MAX_PEERS // 2):
+        liar(hub, number, id)
+    got = [arrival for _ in range(MAX_PEERS) for arrival in reader.take()]
+    assert author.me.public_key in {arrival.origin.author for arrival in got}
+
+
+def test_what_a_false_holder_serves_is_refused_and_the_author_asked_again(hub: Hub) -> None:
+    author, reader = member(hub, 1), member(hub, 2)
+    number = number_of(author, held_out=False)
+    sealed = author.offer(rollout(number))
+    reader.collect()
+    hub.cut(author.me.peer_id)
+    reader.request()
+    false = liar(hub, 9, sealed.id)
+    false.transport.hold(sealed.id, author.seal(rollout(number, text="other")).frame)
+    assert reader.take() == []  # notes the failure and the liar, asks it
+    assert reader.collect() == []
+    assert reader.exchange.refused == {Reason.NOT_ANNOUNCED: 1}
+    hub.join_again(author.me.peer_id)
+    assert len(reader.take()) == 1
+
+
+def test_a_held_rollout_that_is_refused_is_not_served_on(hub: Hub) -> None:
+    author, reader = member(hub, 1), member(hub, 2)
+    author.offer(rollout(number_of(author, held_out=True)))
+    assert reader.take() == []
+    assert reader.exchange.refused == {Reason.HELD_OUT: 1}
+    assert reader.transport._outbox.ids() == []
+
+
+# --- the rules, one by one ---
+
+
+def asking() -> tuple[Asking, Offer]:
+    transport = MemoryTransport(Hub(), "nobody")
+    return Asking(transport, bytes(32)), Offer(bytes([1] * 32), Item(b"i" * 32, DIGEST, 1, 9), NOW)
+
+
+def tries(one: Asking, offer: Offer, problem: FetchProblem, most: int = 50) -> list[bytes]:
+    """Whom the offer is asked of until nobody is left."""
+    asked = []
+    while one.is_open(offer) and len(asked) < most:
+        assert one.ask([offer], NOW) == 1
+        (asked_now,) = one._in_flight.values()
+        asked.append(asked_now.peer)
+        assert one.answered(asked_now.peer, b"i" * 32) == offer
+        one.failed(offer, asked_now.peer, problem)
+    return asked
+
+
+def key(number: int) -> bytes:
+    return bytes([number] * 32)
+
+
+def test_holders_are_asked_in_turn_with_the_author() -> None:
+    one, offer = asking()
+    for holder in (key(2), key(3)):
+        one.note_held(holder, b"xxxxiiii")
+    asked = tries(one, offer, FetchProblem.UNREACHABLE)
+    assert asked == [key(1), key(3), key(2)] * MAX_ATTEMPTS  # who said so last first
+
+
+@pytest.mark.parametrize("problem", [FetchProblem.ABSENT, FetchProblem.MALFORMED])
+def test_who_does_not_have_it_is_asked_once(problem: FetchProblem) -> None:
+    one, offer = asking()
+    one.note_held(key(2), b"iiii")
+    assert tries(one, offer, problem) == [key(1), key(2)]
+
+
+def test_no_more_than_some_peers_are_asked_for_one_offer() -> None:
+    one, offer = asking()
+    for number in range(2, 60):
+        one.note_held(key(number), b"iiii")
+    assert len(tries(one, offer, FetchProblem.ABSENT)) == MAX_PEERS
+
+
+def test_an_own_limit_is_nobodys_fault() -> None:
+    one, offer = asking()
+    assert len(tries(one, offer, FetchProblem.BUDGET, most=20)) == 20
+
+
+def test_ids_are_compared_where_they_begin() -> None:
+    one, offer = asking()
+    one.note_held(key(2), b"xxiiiixx")  # two ids, across which it reads iiii
+    assert tries(one, offer, FetchProblem.ABSENT) == [key(1)]
+
+
+def test_what_holders_say_stays_within_bounds() -> None:
+    one, _ = asking()
+    rng = random.Random(1)
+    for number in range(3000):
+        one.note_held(number.to_bytes(32, "big"), rng.randbytes(64))
+        one.note_held(key(7), rng.randbytes(64))
+    assert one.remembered <= 1024
+    assert max(map(len, one._held.values())) <= 192
