@@ -6,7 +6,7 @@ from protocol.limits import MAX_ITEMS
 from protocol.names import peer_id
 from simulated_swarm.air import Air
 from simulated_swarm.member import TASK, Member, Round, question
-from swarmnode.config import SharingSettings
+from swarmnode.config import HybridSettings, SharingSettings
 from swarmnode.swarm.asking import MAX_PEERS
 from swarmnode.swarm.exchange import MAX_REMEMBERED
 from swarmnode.swarm.offers import MAX_AUTHORS
@@ -36,7 +36,7 @@ class Checks:
             "versions": MAX_AUTHORS,
             "heard": MAX_REMEMBERED,
             "taken": MAX_REMEMBERED,
-            "in_flight": 2 * sharing.external * sharing.fetch_factor,
+            "in_flight": round(HybridSettings().stretch * sharing.external) * sharing.fetch_factor,
             "asking": MAX_AUTHORS + MAX_PEERS * offers,
             "kept": 64,
             "sharding": MAX_LOBBY + MAX_SHARD,

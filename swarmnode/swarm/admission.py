@@ -19,7 +19,7 @@ not_canonical, out_of_bounds). The order for the rest:
 """
 
 from collections.abc import Container
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from protocol.envelope import Opened
 from protocol.errors import Reason
@@ -32,17 +32,19 @@ MAX_AHEAD_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One rollout that `author` announced and that this node may fetch."""
+    """One rollout that `author` announced and that this node may fetch.
+
+    `key` names the rollout and who offers it. By its id alone, whoever announced another's rollout
+    would settle whether that is fetched from its author.
+    """
 
     author: bytes
     item: Item
     created: float
+    key: bytes = field(init=False, compare=False, repr=False)
 
-    @property
-    def key(self) -> bytes:
-        """Names the rollout and who offers it. By its id alone, whoever announced another's
-        rollout would settle whether that is fetched from its author."""
-        return self.author + self.item.rollout_id
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", self.author + self.item.rollout_id)
 
 
 def refuse_announcement(

@@ -72,13 +72,13 @@ class Asking:
         """Whether there is someone to be asked for it, and nobody has been asked just now."""
         return offer.key not in self._wanted and self._peer_for(offer) is not None
 
-    def was_tried(self, offer: Offer) -> bool:
-        """Whether it was asked for before: then it is wanted."""
-        return offer.key in self._attempts
+    def was_tried(self, key: bytes) -> bool:
+        """Whether the offer with this key was asked for before: then it is wanted."""
+        return key in self._attempts
 
     def is_given_up(self, offer: Offer) -> bool:
         """Whether it was asked for and there is nobody left to ask."""
-        return self.was_tried(offer) and not (
+        return self.was_tried(offer.key) and not (
             offer.key in self._wanted or self._peer_for(offer) is not None
         )
 

@@ -128,14 +128,15 @@ class Exchange:
     def request(self, count: int, rng: Random, now: float) -> int:
         """Fetches `count` offers; returns how many were asked for. First those that could not be
         had before and for which there is another try, then what `sampling` chooses."""
-        current = self._expire(now)
-        open_offers = [
-            offer
-            for key, offer in current.items()
-            if key not in self._taken and self._asking.is_open(offer)
-        ]
-        again = [offer for offer in open_offers if self._asking.was_tried(offer)][:count]
-        fresh = [offer for offer in open_offers if not self._asking.was_tried(offer)]
+        again, fresh = [], []
+        for key, offer in self._expire(now).items():
+            if key in self._taken:
+                continue
+            if not self._asking.was_tried(key):
+                fresh.append(offer)
+            elif self._asking.is_open(offer):
+                again.append(offer)
+        again = again[:count]
         return self._asking.ask(again + sampling.choose_offers(fresh, count - len(again), rng), now)
 
     def collect(self, *, round: int, now: float) -> list[Arrival]:

@@ -106,8 +106,10 @@ class Gate:
         self._clean_control(rpc.control, clean)
         return clean
 
-    def _notes(self, link: str, topic: str, *, subscribes: bool) -> bool:
+    def _notes(self, link: str, topic: str | bytes, *, subscribes: bool) -> bool:
         """Whether what a neighbour subscribes to, or does not any more, is to be known."""
+        if type(topic) is not str:  # protobuf gives the bytes of what is no text
+            return False
         try:
             shard_of_topic(self._swarm_id, topic)
         except ValueError:

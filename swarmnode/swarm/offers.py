@@ -43,6 +43,8 @@ class Offers:
     def expire(self, oldest: float) -> None:
         """Drops what was announced before `oldest` (Unix seconds, the authors' clocks)."""
         for author, announcements in list(self._by_author.items()):
+            if all(offers[0].created >= oldest for offers in announcements):
+                continue
             fresh = [offers for offers in announcements if offers[0].created >= oldest]
             if fresh:
                 self._by_author[author] = deque(fresh, maxlen=self._keep)

@@ -100,7 +100,7 @@ def test_overhead_holds_around_every_length_form(count: int, length: int) -> Non
 
 
 def test_announcement_of_eight_rollouts_is_at_most_500_bytes() -> None:
-    # Header 98; array 1, three u32 15, label 17, column 3 + 8 × 44 = 355.
+    # Header 98; array 1, three u32 15, label 17, column 3 + 8 × 44 = 355, nothing held 2.
     items = [Item(bytes([n] * 32), b"\xff" * 4, U32_MAX, 262_344) for n in range(8)]
     announcement = Announcement.build(
         round=U32_MAX,
@@ -109,18 +109,25 @@ def test_announcement_of_eight_rollouts_is_at_most_500_bytes() -> None:
         model_label="x" * 16,
         items=items,
     )
-    assert len(seal(announcement, KEY, SWARM).frame) == 98 + 1 + 15 + 17 + 355 == 486
+    assert len(seal(announcement, KEY, SWARM).frame) == 98 + 1 + 15 + 17 + 355 + 2 == 488
     assert announcement.items == tuple(items)
 
 
 def test_fullest_announcement_fits_its_limit() -> None:
     items = [Item(bytes([n] * 32), b"task", 1, 1) for n in range(64)]
     full = Announcement.build(
-        round=U32_MAX, created=U32_MAX, policy_version=U32_MAX, model_label="x" * 16, items=items
+        round=U32_MAX,
+        created=U32_MAX,
+        policy_version=U32_MAX,
+        model_label="x" * 16,
+        items=items,
+        held=[bytes([n] * 32) for n in range(16)],
     )
     sealed = seal(full, KEY, SWARM)
-    assert len(sealed.frame) == 2950
+    # Beside the header: array 1, three u32 15, label 17, 3 + 64 × 44 of items, 2 + 16 × 4 held.
+    assert len(sealed.frame) == 98 + 1 + 15 + 17 + 2819 + 66 == 3016
     assert open_frame(sealed.frame, SWARM).message == full
+    assert full.held == tuple(bytes([n] * 4) for n in range(16))
 
 
 def test_largest_frame_opens() -> None:
