@@ -72,12 +72,12 @@ def test_without_losses_nothing_is_given_up_that_its_author_holds() -> None:
 
 
 def test_a_swarm_above_the_limit_has_shards_and_they_agree() -> None:
-    plan = Plan(nodes=400, rounds=2, warm_up=1, liars=0.0, churn=0.0, text_bytes=20)
+    plan = Plan(nodes=400, rounds=3, warm_up=1, liars=0.0, churn=0.0, text_bytes=20)
     result = Swarm(plan).run()
     lowest, highest = result["shards_range"]
     assert lowest == highest in (8, 16)
     assert 60 <= result["announcements_heard_per_node_round"] <= 160
-    assert result["places_filled"] > 0.5
+    assert result["places_filled"] > 0.15  # of three rounds the last one trains
 
 
 # --- the checks see what they are for ---
