@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test lint check bench container-test clean
+.PHONY: install demo test lint check chaos bench container-test clean
 
 install: $(STAMP)
 
@@ -27,6 +27,10 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 check: lint test
+
+# Faults in the network, NATs in network namespaces (those need root): a quarter of an hour.
+chaos: $(STAMP)
+	$(BIN)/python -m pytest -m chaos tests/chaos
 
 bench: $(STAMP)
 	$(BIN)/python tests/bench/wire_size.py

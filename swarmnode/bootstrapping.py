@@ -70,6 +70,7 @@ def run(
 
 
 def _serve(swarm: str, settings: Settings, place: RunDirectory, *, as_json: bool) -> int:
+    stop = _Stop()  # before anything runs that it would have to end
     identity = load_or_create(place.identity)
     name, manifest_id = _identified(swarm)
     swarm_id = membership(settings.network.swarm_key, manifest_id)
@@ -84,24 +85,33 @@ def _serve(swarm: str, settings: Settings, place: RunDirectory, *, as_json: bool
         place.write(networking.ADDRESSES, "".join(f"{a}\n" for a in status.addresses))
         metrics.record(status)
         _tell(status, name, url, as_json=as_json)
-        return _look_after(network, metrics)
+        return _look_after(network, metrics, stop)
     finally:
         metrics.close()
         network.close()
 
 
-def _look_after(network: Transport, metrics: HelperMetrics) -> int:
-    stopping = threading.Event()
-    reasons: list[int] = []
+class _Stop:
+    """Takes the signals that end a bootstrap; `number` is the first that came."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        reasons.append(number)
-        stopping.set()
+    def __init__(self) -> None:
+        self.number = 0
+        self._came = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._take)
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+    def wait(self, timeout_s: float) -> bool:
+        """Whether one came, at the latest after so long."""
+        return self._came.wait(timeout_s)
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        self.number = self.number or number
+        self._came.set()
+
+
+def _look_after(network: Transport, metrics: HelperMetrics, stop: _Stop) -> int:
     said, silent_s = "", 0.0
-    while not stopping.wait(_LOOK_S):
+    while not stop.wait(_LOOK_S):
         network.poll()  # what it gossips is not for it
         status = network.status()
         metrics.record(status)
@@ -112,8 +122,8 @@ def _look_after(network: Transport, metrics: HelperMetrics) -> int:
             said, silent_s = now, 0.0
             logger.info("peers=%d restarts=%d state=%r", len(status.peers), status.restarts,
                         status.state)  # fmt: skip
-    logger.info("stop signal=%d", reasons[0])
-    return 130 if reasons[0] == signal.SIGINT else 0
+    logger.info("stop signal=%d", stop.number)
+    return 130 if stop.number == signal.SIGINT else 0
 
 
 def _identified(swarm: str) -> tuple[str, bytes]:

@@ -3,8 +3,7 @@
 The estimate is Σ peers / (Σ own + Σ peers) over the newest measured steps (`train/alignment.py`):
 the share of this node's progress on its own questions that its peers' completions bring. (The ratio
 Σ peers / Σ own says the same, but its denominator comes from few answers and is often near 0.) Its
-standard error is the jackknife's over blocks of steps, since neighbours are measured against nearly
-the same direction.
+standard error is the jackknife's over blocks of steps, since neighbours are alike.
 """
 
 import math

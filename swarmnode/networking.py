@@ -14,6 +14,7 @@ from swarmnode.errors import ConfigError
 from swarmnode.identity import Identity
 from swarmnode.run_directory import RunDirectory
 from swarmnode.swarm import backends
+from swarmnode.swarm.interfaces import host_ip
 from swarmnode.swarm.network_transport import NetworkTransport, check_peer
 from swarmnode.swarm.private import OVERHEAD_BYTES, PrivateTransport, load_key
 from swarmnode.swarm.transport import Transport
@@ -63,6 +64,7 @@ def check(settings: NetworkSettings, peers_from: str) -> None:
 
     `peers_from` is where the user wrote the peers.
     """
+    host_ip(settings.host)
     for peer in settings.peers:
         check_peer(peer, settings, peers_from)
     if settings.upnp and settings.backend == "libp2p":

@@ -138,8 +138,8 @@ def _gain(row: dict[str, Any]) -> str:
     if row.get("sharing_gain") is None:
         return "not measured yet"
     return (
-        f"{row['sharing_gain']:+.2f} ± {row['sharing_gain_error']:.2f} of what its own answers "
-        "bring (0 nothing, below 0 harm)"
+        f"{row['sharing_gain']:+.2f} ± {row['sharing_gain_error']:.2f} of its progress "
+        "(0 nothing, 1 all, below 0 harm)"
     )
 
 

@@ -201,7 +201,7 @@ def row(number: int, right: list[float], tokens: list[int]) -> dict[str, Any]:
         "external_age_rounds": [None, float(number)],
         "kl_external": [None, None],
         "effective_ratio": [0.5, None],
-        "own_and_peers_progress": [[1.0, 3.0], None] if number == 1 else [None, [3.0, -1.0]],
+        "own_and_peers_products": [[1.0, 3.0], None] if number == 1 else [None, [3.0, -1.0]],
     }
     own = {"right": right, "completions": [4, 4], "tokens_generated": tokens}
     return {"round": number, **own, **counts, **known}

@@ -72,7 +72,7 @@ def run_measures(
 def peers_give(rounds: Sequence[Row]) -> float | None:
     """What the nodes measured of their peers' part of a step, as `swarmnode.gain` estimates it,
     over the whole run and all nodes. None: too little was measured to say."""
-    measured = (row.get("own_and_peers_progress", ()) for row in rounds)
+    measured = (row.get("own_and_peers_products", ()) for row in rounds)
     pairs = [(own, peers) for nodes in measured for own, peers in filter(None, nodes)]
     found = estimate(pairs)
     return found.share if found else None

@@ -359,7 +359,7 @@ def _row(round: int, own: Sequence[Sequence[Group]], learnt: Sequence[Learnt]) -
         "kl_external": [one.step.kl_external for one in learnt],
         "effective_ratio": [one.step.effective_ratio for one in learnt],
         "foreign_share": [one.foreign_share for one in learnt],
-        "own_and_peers_progress": [
+        "own_and_peers_products": [
             None if one.step.alignment is None else astuple(one.step.alignment) for one in learnt
         ],
     }

@@ -43,7 +43,7 @@ _ABLATION = (
     ("tokens_trained", "tokens trained", 0),
 )
 _GAIN = (
-    ("peers_give", "what peers give, estimated by the nodes", 2),
+    ("peers_give", "what peers give, as the nodes estimate it", 2),
     ("foreign_share", "least share left by the guard", 2),
     ("external_age_rounds", "age, rounds", 2),
     ("kl_external", "mean log μ − log π, nats", 3),
@@ -168,7 +168,7 @@ def render(summary: Mapping[str, Any], preface: str = "") -> str:
             _table(regime["arms"], _COLUMNS),
             _table(regime["arms"], _COSTS),
             _table(
-                {arm: found for arm, found in regime["arms"].items() if "peers_give" in found},
+                {arm: found for arm, found in regime["arms"].items() if "kl_external" in found},
                 _GAIN,
                 compared=False,
             ),

@@ -112,7 +112,7 @@ def _gain(axes: Any, histories: Sequence[History], colour: Sequence[Any]) -> Non
         low, high = axes.get_ylim()
         axes.set_ylim(min(low, -_LEAST_GAIN), max(high, _LEAST_GAIN))
         axes.axhline(0, color="grey", linewidth=0.8)
-    _label(axes, "Peers give: progress per unit of own answers'", "ratio", zero=False)
+    _label(axes, "Peers give: share of this node's progress", "share", zero=False)
 
 
 def _count_of(key: str, title: str, unit: str, scale: float = 1.0) -> Draw:

@@ -2,7 +2,8 @@
 
 Who serves a frame does not matter, as it is signed and named by its id. A peer that does not hold
 what it announced, or serves something else, is not asked for it again; one that is gone or busy a
-few times. An offer that nobody is left to be asked for waits for a new holder until it is too old.
+few times, after longer and longer rests. An offer that nobody is left to be asked for waits for a
+new holder until it is too old.
 Bounded: holders by number, attempts by offer.
 """
 
@@ -18,9 +19,10 @@ from swarmnode.swarm.transport import FetchProblem, Transport
 
 # Seconds after which a fetch without an event is given up. The transport's own limit is shorter.
 MAX_FETCH_S = 60.0
-# Times that one peer is asked for one offer. Each costs up to 8 s of dialling a peer that may be
-# gone; a network that comes back within two rounds costs nothing.
-MAX_ATTEMPTS = 3
+# Times that one peer is asked for one offer; each costs up to 8 s of dialling a peer that may be
+# gone. After a failure it rests for so many seconds, after each further one twice as long: a
+# network that is away for half a minute costs no rollout, however short the rounds are.
+MAX_ATTEMPTS, REST_S = 5, 2.0
 # Peers that one offer is asked of: saying that one holds it costs nothing.
 MAX_PEERS = 8
 # What each holder says it holds is kept from so many of its announcements.
@@ -29,6 +31,14 @@ _KEEP_LISTS = 3
 _FINAL_PROBLEMS = frozenset((FetchProblem.ABSENT, FetchProblem.MALFORMED))
 # No fault of the peer: nothing was asked.
 _OWN_PROBLEMS = frozenset((FetchProblem.BUDGET,))
+
+
+@dataclass(slots=True)
+class _Tries:
+    """Of one peer for one offer."""
+
+    count: int = 0
+    not_before: float = 0.0  # the next one
 
 
 @dataclass(slots=True)
@@ -48,7 +58,7 @@ class Asking:
         self._me = me
         self._in_flight: dict[bytes, _Asked] = {}  # by peer and id
         self._wanted: set[bytes] = set()  # keys of the offers in flight
-        self._attempts: dict[bytes, dict[bytes, int]] = {}  # offer's key → peer → attempts
+        self._tries: dict[bytes, dict[bytes, _Tries]] = {}  # offer's key → peer → its tries
         # Holder → beginnings of ids, newest first. Who announced longest ago is forgotten.
         self._held: OrderedDict[bytes, bytes] = OrderedDict()
 
@@ -58,7 +68,7 @@ class Asking:
     @property
     def remembered(self) -> int:
         """Entries kept, for bounds and tests."""
-        return len(self._held) + sum(map(len, self._attempts.values()))
+        return len(self._held) + sum(map(len, self._tries.values()))
 
     def note_held(self, holder: bytes, packed: bytes) -> None:
         """Takes note of what `holder` announced that it holds: beginnings of ids in a row."""
@@ -68,36 +78,35 @@ class Asking:
             while len(self._held) > MAX_AUTHORS:
                 self._held.popitem(last=False)
 
-    def is_open(self, offer: Offer) -> bool:
-        """Whether there is someone to be asked for it, and nobody has been asked just now."""
-        return offer.key not in self._wanted and self._peer_for(offer) is not None
+    def is_open(self, offer: Offer, now: float) -> bool:
+        """Whether there is someone to be asked for it now, and nobody is being asked."""
+        return offer.key not in self._wanted and self._peer_for(offer, now) is not None
 
     def was_tried(self, key: bytes) -> bool:
         """Whether the offer with this key was asked for before: then it is wanted."""
-        return key in self._attempts
+        return key in self._tries
 
     def is_given_up(self, offer: Offer) -> bool:
         """Whether it was asked for and there is nobody left to ask."""
         return self.was_tried(offer.key) and not (
-            offer.key in self._wanted or self._peer_for(offer) is not None
+            offer.key in self._wanted or self._left_for(offer)
         )
 
     def asked(self, offer: Offer) -> frozenset[bytes]:
         """Whom it was asked of."""
-        return frozenset(self._attempts.get(offer.key, ()))
+        return frozenset(self._tries.get(offer.key, ()))
 
     def ask(self, offers: Sequence[Offer], now: float) -> int:
         """Fetches those of the offers that are open; returns how many."""
         by_peer: dict[bytes, list[bytes]] = {}
         for offer in offers:
-            peer = self._peer_for(offer)
+            peer = self._peer_for(offer, now)
             id = offer.item.rollout_id
             if offer.key in self._wanted or peer is None or peer + id in self._in_flight:
                 continue
             self._in_flight[peer + id] = _Asked(offer, peer, now)
             self._wanted.add(offer.key)
-            attempts = self._attempts.setdefault(offer.key, {})
-            attempts[peer] = attempts.get(peer, 0) + 1
+            self._tries_of(offer, peer).count += 1
             by_peer.setdefault(peer, []).append(id)
         for peer, ids in by_peer.items():
             for start in range(0, len(ids), MAX_FETCH_IDS):
@@ -112,16 +121,18 @@ class Asking:
         self._wanted.discard(asked.offer.key)
         return asked.offer
 
-    def failed(self, offer: Offer, peer: bytes, problem: FetchProblem) -> None:
+    def failed(self, offer: Offer, peer: bytes, problem: FetchProblem, now: float) -> None:
         """Takes note of why `peer` did not deliver it."""
         if problem in _FINAL_PROBLEMS:
             self.blame(offer, peer)
         elif problem in _OWN_PROBLEMS:
-            self._attempts[offer.key][peer] -= 1
+            self._tries_of(offer, peer).count -= 1
+        else:
+            self._let_rest(offer, peer, now)
 
     def blame(self, offer: Offer, peer: bytes) -> None:
         """Sees to it that `peer` is not asked for this offer again."""
-        self._attempts.setdefault(offer.key, {})[peer] = MAX_ATTEMPTS
+        self._tries_of(offer, peer).count = MAX_ATTEMPTS
 
     def expire(self, now: float) -> int:
         """Gives up fetches without an answer; returns how many. Their peers may be asked again."""
@@ -132,23 +143,36 @@ class Asking:
 
     def forget(self, known: Container[bytes]) -> None:
         """Forgets attempts at offers whose keys are not among `known`."""
-        if self._attempts:
-            self._attempts = {
-                key: attempts
-                for key, attempts in self._attempts.items()
+        if self._tries:
+            self._tries = {
+                key: tries
+                for key, tries in self._tries.items()
                 if key in known or key in self._wanted
             }
 
-    def _peer_for(self, offer: Offer) -> bytes | None:
-        """Who is to be asked for it next: its author, then holders, the least asked first."""
-        attempts = self._attempts.get(offer.key)
-        if not attempts:
-            return offer.author
+    def _tries_of(self, offer: Offer, peer: bytes) -> _Tries:
+        return self._tries.setdefault(offer.key, {}).setdefault(peer, _Tries())
+
+    def _let_rest(self, offer: Offer, peer: bytes, now: float) -> None:
+        tries = self._tries_of(offer, peer)
+        tries.not_before = now + REST_S * 2 ** (tries.count - 1)
+
+    def _peer_for(self, offer: Offer, now: float) -> bytes | None:
+        """Who is to be asked for it now: its author, then holders, the least asked first."""
+        left = self._left_for(offer)
+        ready = [peer for peer, tries in left.items() if tries.not_before <= now]
+        return min(ready, key=lambda peer: left[peer].count, default=None)
+
+    def _left_for(self, offer: Offer) -> dict[bytes, _Tries]:
+        """Who may be asked for it, now or later, with their tries so far."""
+        tried = self._tries.get(offer.key)
+        if not tried:
+            return {offer.author: _Tries()}
         peers = dict.fromkeys([offer.author, *self._holders(offer.item.rollout_id[:HELD_BYTES])])
-        if len(attempts) >= MAX_PEERS:
-            peers = dict.fromkeys(attempts)
-        left = [peer for peer in peers if attempts.get(peer, 0) < MAX_ATTEMPTS]
-        return min(left, key=lambda peer: attempts.get(peer, 0), default=None)
+        if len(tried) >= MAX_PEERS:
+            peers = dict.fromkeys(tried)
+        found = {peer: tried.get(peer, _Tries()) for peer in peers}
+        return {peer: tries for peer, tries in found.items() if tries.count < MAX_ATTEMPTS}
 
     def _holders(self, begin: bytes) -> list[bytes]:
         """Peers that say so, those who said so last first."""

@@ -134,7 +134,7 @@ class Exchange:
                 continue
             if not self._asking.was_tried(key):
                 fresh.append(offer)
-            elif self._asking.is_open(offer):
+            elif self._asking.is_open(offer, now):
                 again.append(offer)
         again = again[:count]
         return self._asking.ask(again + sampling.choose_offers(fresh, count - len(again), rng), now)
@@ -152,7 +152,7 @@ class Exchange:
                     if arrival is not None:
                         arrivals.append(arrival)
                 case FetchFailed():
-                    self._note_failure(event)
+                    self._note_failure(event, now)
                 case PeerNote():
                     log.warning("%s", event.text)
         return arrivals
@@ -276,13 +276,13 @@ class Exchange:
         while len(self._versions) > MAX_AUTHORS:
             self._versions.popitem(last=False)
 
-    def _note_failure(self, event: FetchFailed) -> None:
+    def _note_failure(self, event: FetchFailed, now: float) -> None:
         peer = public_key_of(event.peer)
         for id in event.ids:
             offer = self._asking.answered(peer, id)
             if offer is not None:  # else given up on, and counted, before
                 self.missed[event.problem.value] += 1
-                self._asking.failed(offer, peer, event.problem)
+                self._asking.failed(offer, peer, event.problem, now)
 
     def _admit(self, event: Fetched, round: int, now: float) -> Arrival | None:
         peer = public_key_of(event.peer)

@@ -18,7 +18,7 @@ from swarmnode.swarm.host import Host
 from swarmnode.swarm.nat import Nat, relays_that_answer
 from swarmnode.swarm.p2pd_control import Control, load_messages
 
-_TRIAL_S = 10.0  # for `p2pd -help`: 0.3 s on a busy machine
+_TRIAL_S = 60.0  # for `p2pd -help`: 0.3 s, but on cores that all train more than ten
 
 
 @asynccontextmanager

@@ -13,13 +13,23 @@ _SIOCGIFADDR = 0x8915  # <linux/sockios.h>
 _MOST = 8  # networks of one machine; containers and virtual machines bring many more
 
 
+def host_ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The address that a user's --host names. Raises `ConfigError` for what is none."""
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError as error:
+        raise ConfigError(
+            f"--host must be an IP address of this machine, 0.0.0.0 for all, not {host!r}"
+        ) from error
+
+
 def listening(host: str, *, lan_only: bool) -> tuple[str, ...]:
     """The IP addresses to listen on: `host`, or in its place each private one when it means all.
 
     So a node of a LAN neither listens nor announces itself on a public network. Raises
     `ConfigError` for a public `host` with `lan_only`, and where there is no private network.
     """
-    ip = ipaddress.ip_address(host)
+    ip = host_ip(host)
     if not lan_only:
         return (host,)
     if not ip.is_unspecified:

@@ -1,16 +1,17 @@
 """What a step's peers' part does for this node's own objective, to first order.
 
-With g_own and g_peers the two parts of a step's gradient, a small step along −g changes the own
-objective J by −⟨∇J, g⟩. For ∇J stands d, the mean of g_own over this node's steps before this one:
+With g_1 … g_n the gradients of the own groups in a step, one for each question, and p that of the
+peers' part, a small step along −(Σ g + p) changes the own objective J by −⟨∇J, Σ g + p⟩. The own
+groups estimate ∇J, each without itself where it is asked what it brings:
 
-    own    = ⟨d, g_own⟩
-    peers  = ⟨d, g_peers⟩
+    own    = Σ_i ⟨g_i, mean of the other g_j⟩ = (|Σ g|² − Σ |g_i|²) / (n − 1)
+    peers  = ⟨mean of g, p⟩
 
 Σ peers / Σ (own + peers) over many steps says which share of the own progress the peers' part
-brings (`swarmnode/gain.py`). d is of other questions and other answers than g_own, so its noise is
-in neither product on average. (Tried: g_own itself for d, whose noise makes `own` too large,
-tenfold with few answers; own halves against each other, lost in the noise of so few; Adam's scaling
-in the products, which correlates with the noise.) Single steps mean little.
+brings (`swarmnode/gain.py`). All gradients are of the same weights and of independent answers, so
+noise is in neither product on average. Single steps mean little. (Tried: |Σ g|² for `own`, whose
+noise makes it tenfold too large with few answers; the mean of past own gradients for ∇J, which
+turns against what it has brought about, and so gives negative products once a node learns slowly.)
 
 It holds for the tasks that the node practises and for small plain gradient steps. It does not see
 what peers' completions change in later rounds, good or bad.
@@ -19,11 +20,8 @@ what peers' completions change in later rounds, good or bad.
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-# Steps that d remembers: a step counts 1 / MEMORY, and (1 − 1 / MEMORY) times less with each later.
-MEMORY = 10
 # Coordinates of a gradient that are looked at, evenly spread over the weights: 16 MB for each of
 # the vectors, however large the model.
 COORDINATES = 1 << 22
@@ -37,20 +35,33 @@ class Alignment:
     peers: float
 
 
-class OwnDirection:
-    """d, from the coordinates (C,) of the gradients of past steps."""
+class Parts:
+    """The parts of one step, from its gradient as it adds up: own groups first, peers' at last."""
 
     def __init__(self) -> None:
-        self.mean: Tensor | None = None  # (C,); None before the first step
+        self.clear()
 
-    def compare(self, own: Tensor, peers: Tensor) -> Alignment | None:
-        """What this step's parts (C,) do, 0 for one that is missing; then takes the own one in.
-        None: nothing to compare with yet, or not a finite number."""
-        found = None
-        if self.mean is not None:
-            found = Alignment(float(self.mean @ own), float(self.mean @ peers))
-        if bool(own.any()) and bool(torch.isfinite(own).all()):
-            self.mean = own.clone() if self.mean is None else self.mean.lerp(own, 1 / MEMORY)
-        if found is None or not (math.isfinite(found.own) and math.isfinite(found.peers)):
+    def clear(self) -> None:
+        """For a step that begins anew."""
+        self._own: Tensor | None = None  # Σ g, (C,)
+        self._whole: Tensor | None = None  # with p
+        self._squares = 0.0
+        self._groups = 0
+
+    def add(self, gradient: Tensor, *, is_own: bool) -> None:
+        """`gradient` (C,) is that of all parts so far, of which the newest is one own group or all
+        of peers'."""
+        self._whole = gradient
+        if is_own:
+            newest = gradient if self._own is None else gradient - self._own
+            self._squares += float(newest @ newest)
+            self._own = gradient
+            self._groups += 1
+
+    def alignment(self) -> Alignment | None:
+        """None: fewer than two own groups, or not a finite number."""
+        if self._own is None or self._whole is None or self._groups < 2:
             return None
-        return found
+        own = (float(self._own @ self._own) - self._squares) / (self._groups - 1)
+        peers = float(self._own @ (self._whole - self._own)) / self._groups
+        return Alignment(own, peers) if math.isfinite(own) and math.isfinite(peers) else None

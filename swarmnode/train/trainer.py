@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from swarmnode.config import HybridSettings, TrainSettings
 from swarmnode.errors import SwarmNodeError
 from swarmnode.train.advantage import without_outliers
-from swarmnode.train.alignment import COORDINATES, Alignment, OwnDirection
+from swarmnode.train.alignment import COORDINATES, Alignment, Parts
 from swarmnode.train.batch import MicroBatch, Sample, pack, split
 from swarmnode.train.entropy import entropy_loss
 from swarmnode.train.logprob import Shortcuts, TokenStatistics, completion_logps, measure
@@ -31,10 +31,8 @@ from swarmnode.train.optimizer import MasterAdamW
 from swarmnode.train.reference import Reference
 from swarmnode.train.weights import persistent_tensors, require_alike
 
-# In a checkpoint beside the optimiser's tensors: only where the entropy corridor is on, and where
-# steps are measured.
+# In a checkpoint beside the optimiser's tensors; only where the entropy corridor is on.
 ENTROPY_HISTORY = "entropy_history"
-OWN_DIRECTION = "own_direction"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +105,6 @@ class Trainer:
         self._reference = Reference(model, temperature) if settings.kl_weight > 0 else None
         # Mean entropies of own tokens, newest last; empty unless the corridor is on.
         self._entropy_history: deque[float] = deque(maxlen=settings.entropy_window)
-        self._own_direction = OwnDirection()
 
     def step(
         self, samples: Sequence[Sample], foreign_share: float = 1.0, *, is_measured: bool = False
@@ -115,7 +112,8 @@ class Trainer:
         """Trains once on `samples` and reports; leaves the model in evaluation mode.
 
         `foreign_share` multiplies the weight of peers' part of the loss. A measured step computes
-        the own part first, to tell the two apart (`alignment.py`); that changes its rounding only.
+        the own groups first, one by one, to tell what is whose (`alignment.py`); that changes its
+        rounding only.
 
         No samples: nothing is done. A loss or gradient that is not finite: that optimiser step
         and the following epochs are not taken, weights and moments stay as they were. Out of
@@ -127,11 +125,12 @@ class Trainer:
         size = step_size(samples, foreign_share)
         anchors: dict[int, _Anchor] = {}  # by sample
         passes: list[_Pass] = []
-        parts: list[Tensor] | None = [] if is_measured else None
+        alignment: Alignment | None = None
         for _ in range(self._settings.epochs if samples else 0):
-            sums = self._accumulate_within_memory(
-                samples, anchors, size, parts if not passes else None, first=not passes
-            )
+            parts = Parts() if is_measured and not passes else None
+            sums = self._accumulate_within_memory(samples, anchors, size, parts, first=not passes)
+            if parts is not None:
+                alignment = parts.alignment()
             grad_norm = self._optimizer.step() if math.isfinite(sums.loss) else None
             passes.append(_Pass(sums, grad_norm))
             if grad_norm is None:
@@ -140,10 +139,7 @@ class Trainer:
             self.policy_version += 1
         report = _report(samples, passes, outliers, has_reference=self._reference is not None)
         self._remember_entropy(report, passes)
-        if parts:
-            own, whole = parts
-            report = replace(report, alignment=self._own_direction.compare(own, whole - own))
-        return report
+        return replace(report, alignment=alignment)
 
     def state(self) -> TrainerState:
         """Everything `load_state` needs to continue bit for bit."""
@@ -151,8 +147,6 @@ class Trainer:
         if self._entropy_history:
             history = torch.tensor(list(self._entropy_history), dtype=torch.float64)
             optimizer[ENTROPY_HISTORY] = history
-        if self._own_direction.mean is not None:
-            optimizer[OWN_DIRECTION] = self._own_direction.mean
         return TrainerState(
             model=persistent_tensors(self._model),
             optimizer=optimizer,
@@ -168,7 +162,6 @@ class Trainer:
         require_alike(own, state.model)
         optimizer = dict(state.optimizer)
         history = optimizer.pop(ENTROPY_HISTORY, None)
-        direction = optimizer.pop(OWN_DIRECTION, None)
         self._optimizer.load_state(optimizer)
         with torch.no_grad():
             for name, tensor in own.items():
@@ -177,8 +170,6 @@ class Trainer:
         self._entropy_history.clear()
         if history is not None and self._settings.entropy_corridor > 0:
             self._entropy_history.extend(history.tolist())
-        device = next(self._model.parameters()).device
-        self._own_direction.mean = None if direction is None else direction.to(device, copy=True)
 
     def _without_outliers(self, samples: Sequence[Sample]) -> tuple[Sequence[Sample], int]:
         """The samples with outlying advantages set to 0, and how many those are."""
@@ -198,7 +189,7 @@ class Trainer:
         samples: Sequence[Sample],
         anchors: "dict[int, _Anchor]",
         size: StepSize,
-        parts: list[Tensor] | None,
+        parts: Parts | None,
         *,
         first: bool,
     ) -> PassSums:
@@ -225,18 +216,18 @@ class Trainer:
         samples: Sequence[Sample],
         anchors: "dict[int, _Anchor]",
         size: StepSize,
-        parts: list[Tensor] | None,
+        parts: Parts | None,
         *,
         first: bool,
     ) -> PassSums:
         """Adds the gradients of these samples up. The first pass fills `anchors`; `parts` gets
-        the gradient after the own samples and after all, on some coordinates (C,)."""
+        the gradient after each own group and after all, on some coordinates (C,)."""
         self._optimizer.clear_gradients()  # what an interrupted step may have left
         device = next(self._model.parameters()).device
         summands: list[Tensor] = []
         if parts is not None:
             parts.clear()
-        for members in _by_part(samples) if parts is not None else [range(len(samples))]:
+        for is_own, members in _parts_of(samples) if parts is not None else [_whole(samples)]:
             lengths = [samples[i].length for i in members]
             for batch_members in split(lengths, self._micro_batch_tokens):
                 indices = [members[i] for i in batch_members]
@@ -249,7 +240,7 @@ class Trainer:
                 self._optimizer.collect_gradients()
                 summands.append(measure_batch(batch, terms, statistics))
             if parts is not None:
-                parts.append(self._optimizer.sampled_gradient(COORDINATES))
+                parts.add(self._optimizer.sampled_gradient(COORDINATES), is_own=is_own)
         return add_up(summands)
 
     def _statistics(self, batch: MicroBatch) -> TokenStatistics:
@@ -311,11 +302,18 @@ class _Pass:
     grad_norm: float | None  # None: the optimiser step was refused
 
 
-def _by_part(samples: Sequence[Sample]) -> list[list[int]]:
-    """The indices of the own samples and of peers'."""
-    return [
-        [i for i, s in enumerate(samples) if s.external == external] for external in (False, True)
-    ]
+def _parts_of(samples: Sequence[Sample]) -> list[tuple[bool, Sequence[int]]]:
+    """(whether own, indices of the samples): each own group, then all of peers'."""
+    own: dict[tuple[int, ...], list[int]] = {}
+    for index, sample in enumerate(samples):
+        if not sample.external:
+            own.setdefault(sample.prompt_ids, []).append(index)
+    peers = [index for index, sample in enumerate(samples) if sample.external]
+    return [*((True, members) for members in own.values()), (False, peers)]
+
+
+def _whole(samples: Sequence[Sample]) -> tuple[bool, Sequence[int]]:
+    return False, range(len(samples))
 
 
 def _report(

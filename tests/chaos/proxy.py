@@ -38,8 +38,9 @@ class Fault:
 
 
 class Link:
-    """The way to one node. `fault` may be changed at any time; so may `admits`, which is asked with
-    the port that a connection comes from and says whether it is of this side of a partition."""
+    """The way to one node. `target_port` and `fault` may be changed at any time; so may `admits`,
+    which is asked with the port that a connection comes from and says whether it is of this side of
+    a partition."""
 
     def __init__(self, name: str, target_port: int, loop: asyncio.AbstractEventLoop) -> None:
         self.fault = Fault()
@@ -47,7 +48,7 @@ class Link:
         self.port = 0
         self.connections = 0  # accepted so far
         self._name = name
-        self._target_port = target_port
+        self.target_port = target_port
         self._loop = loop
         self._open: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -95,7 +96,7 @@ class Link:
         self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         source_port = writer.get_extra_info("peername")[1]
-        onward_reader, onward = await asyncio.open_connection("127.0.0.1", self._target_port)
+        onward_reader, onward = await asyncio.open_connection("127.0.0.1", self.target_port)
         try:
             async with asyncio.TaskGroup() as ways:
                 for way, source, sink in ((0, reader, onward), (1, onward_reader, writer)):

@@ -104,8 +104,8 @@ class Swarm:
         """Starts one more node, which knows these addresses."""
         folder = self._folder / str(self._made)
         me = identity.load_or_create(folder / "identity.key")
-        port = choose_port("127.0.0.1")
-        link = self._proxies.to(port)
+        link = self._proxies.to(0)  # first: it must not be given the port that the node is to have
+        port = link.target_port = choose_port("127.0.0.1")
         settings = NetworkSettings(
             host="127.0.0.1",
             port=port,

@@ -11,7 +11,7 @@ from remote_node import RemoteNode, until
 
 from swarmnode.swarm.transport import Announced, Fetched
 
-pytestmark = [pytest.mark.network, pytest.mark.slow]
+pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.chaos]
 
 PORT = 4001
 # Together more than what a relay lets through one circuit (128 KiB).

@@ -9,11 +9,13 @@ from test_exchange import DIGEST, NOW, Member, hub, member, number_of, published
 from protocol.errors import Reason
 from protocol.messages import Announcement, Item
 from swarmnode.swarm.admission import Offer
-from swarmnode.swarm.asking import MAX_ATTEMPTS, MAX_PEERS, Asking
+from swarmnode.swarm.asking import MAX_ATTEMPTS, MAX_PEERS, REST_S, Asking
 from swarmnode.swarm.memory import Hub, MemoryTransport
 from swarmnode.swarm.transport import FetchProblem
 
 __all__ = ["hub"]  # the fixture
+
+LONG_S = 1000.0  # longer than any rest
 
 
 def heard_before_it_left(hub: Hub) -> tuple[Member, Member, Member]:
@@ -109,7 +111,8 @@ def test_what_a_false_holder_serves_is_refused_and_the_author_asked_again(hub: H
     assert reader.collect() == []
     assert reader.exchange.refused == {Reason.NOT_ANNOUNCED: 1}
     hub.join_again(author.me.peer_id)
-    assert len(reader.take()) == 1
+    assert reader.take() == []  # the author rests
+    assert len(reader.take(NOW + REST_S)) == 1
 
 
 def test_a_held_rollout_that_is_refused_is_not_served_on(hub: Hub) -> None:
@@ -129,15 +132,44 @@ def asking() -> tuple[Asking, Offer]:
 
 
 def tries(one: Asking, offer: Offer, problem: FetchProblem, most: int = 50) -> list[bytes]:
-    """Whom the offer is asked of until nobody is left."""
-    asked = []
-    while one.is_open(offer) and len(asked) < most:
-        assert one.ask([offer], NOW) == 1
+    """Whom the offer is asked of until nobody is left; between tries there is time enough."""
+    asked: list[bytes] = []
+    now = NOW
+    while not one.is_given_up(offer) and len(asked) < most:
+        now += LONG_S
+        assert one.is_open(offer, now)
+        assert one.ask([offer], now) == 1
         (asked_now,) = one._in_flight.values()
         asked.append(asked_now.peer)
         assert one.answered(asked_now.peer, b"i" * 32) == offer
-        one.failed(offer, asked_now.peer, problem)
+        one.failed(offer, asked_now.peer, problem, now)
     return asked
+
+
+def fail(one: Asking, offer: Offer, now: float) -> None:
+    assert one.ask([offer], now) == 1
+    assert one.answered(offer.author, b"i" * 32) == offer
+    one.failed(offer, offer.author, FetchProblem.UNREACHABLE, now)
+
+
+def test_a_peer_that_is_away_for_a_while_costs_nothing_however_short_the_rounds_are() -> None:
+    one, offer = asking()
+    now, asked_at = NOW, []
+    while not one.is_given_up(offer):
+        if one.is_open(offer, now):
+            asked_at.append(now - NOW)
+            fail(one, offer, now)
+        now += 0.5
+    assert asked_at == [0.0, 2.0, 6.0, 14.0, 30.0]
+
+
+def test_a_holder_is_asked_while_the_author_rests() -> None:
+    one, offer = asking()
+    fail(one, offer, NOW)
+    assert not one.is_open(offer, NOW + 0.5)
+    assert not one.is_given_up(offer)
+    one.note_held(key(2), b"iiii")
+    assert one.is_open(offer, NOW + 0.5)
 
 
 def key(number: int) -> bytes:

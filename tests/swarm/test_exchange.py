@@ -25,7 +25,7 @@ from swarmnode import identity
 from swarmnode.config import SharingSettings
 from swarmnode.identity import Identity
 from swarmnode.rollout import Question
-from swarmnode.swarm.asking import MAX_ATTEMPTS, MAX_FETCH_S
+from swarmnode.swarm.asking import MAX_ATTEMPTS, MAX_FETCH_S, REST_S
 from swarmnode.swarm.conversion import Arrival
 from swarmnode.swarm.exchange import MAX_REMEMBERED, Exchange
 from swarmnode.swarm.memory import Hub, MemoryTransport
@@ -333,7 +333,7 @@ def test_an_unreachable_peer_is_asked_again_when_it_is_back(
     assert reader.collect() == []
     assert reader.exchange.missed == {"unreachable": 1}
     hub.join_again(author.me.peer_id)
-    assert len(reader.take()) == 1
+    assert len(reader.take(NOW + REST_S)) == 1
 
 
 def test_an_offer_is_asked_for_a_few_times_only_and_then_for_ever_dropped(
@@ -342,10 +342,13 @@ def test_an_offer_is_asked_for_a_few_times_only_and_then_for_ever_dropped(
     author.publish(published(author))
     reader.collect()
     hub.cut(author.me.peer_id)
+    now = NOW
     for _ in range(MAX_ATTEMPTS):
-        assert reader.request() == 1
-        assert reader.collect() == []
-    assert reader.request() == 0
+        assert reader.request(now=now) == 1
+        assert reader.collect(now) == []
+        assert reader.request(now=now) == 0  # the author rests
+        now += 60
+    assert reader.request(now=now) == 0
     assert reader.exchange.missed == {"unreachable": MAX_ATTEMPTS}
     hub.join_again(author.me.peer_id)
     author.announce(*items_of(author), round=2)

@@ -67,6 +67,8 @@ def test_an_address_is_split_from_its_peer() -> None:
 
 def test_a_node_of_a_lan_listens_on_private_addresses_only() -> None:
     assert listening("0.0.0.0", lan_only=False) == ("0.0.0.0",)
+    with pytest.raises(ConfigError, match="must be an IP address"):
+        listening("everywhere", lan_only=False)
     assert listening("127.0.0.1", lan_only=True) == ("127.0.0.1",)
     assert listening("10.1.2.3", lan_only=True) == ("10.1.2.3",)
     with pytest.raises(ConfigError, match=r"--lan-only and --host 1\.1\.1\.1"):

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from swarmnode.config import TrainSettings
-from swarmnode.train.alignment import COORDINATES, MEMORY, Alignment, OwnDirection
+from swarmnode.train.alignment import COORDINATES, Alignment, Parts
 from swarmnode.train.batch import Sample
 from swarmnode.train.optimizer import MasterAdamW
-from swarmnode.train.trainer import OWN_DIRECTION, Trainer
+from swarmnode.train.trainer import Trainer
 
 Tiny = Callable[..., nn.Module]
 
@@ -21,15 +21,13 @@ OWN = [
     Sample((3, 4, 6), (10,), 1.0, external=False),
     Sample((3, 4, 6), (11,), -1.0, external=False),
 ]
-SAME = [dataclasses.replace(s, external=True) for s in OWN]
 ALIKE = [dataclasses.replace(s, prompt_ids=(3, 4, 7), external=True) for s in OWN[:2]]
 AGAINST = [dataclasses.replace(s, advantage=-s.advantage) for s in ALIKE]
 
 
-def measured(model: nn.Module, *steps: list[Sample], share: float = 1.0) -> list[Alignment | None]:
-    """What each of these steps says; the rate is so small that the model stays as it is."""
-    trainer = Trainer(model, TrainSettings(lr=1e-12), pad_token_id=0)
-    return [trainer.step(samples, share, is_measured=True).alignment for samples in steps]
+def measured(model: nn.Module, samples: list[Sample], share: float = 1.0) -> Alignment | None:
+    trainer = Trainer(model, TrainSettings(), pad_token_id=0)
+    return trainer.step(samples, share, is_measured=True).alignment
 
 
 def known(found: Alignment | None) -> Alignment:
@@ -37,34 +35,21 @@ def known(found: Alignment | None) -> Alignment:
     return found
 
 
-def test_says_nothing_before_a_step_to_compare_with(tiny: Tiny) -> None:
-    first, second = measured(tiny("llama-tied"), OWN, OWN)
-    assert first is None
-    assert known(second).own > 0
-    assert known(second).peers == 0
-    assert measured(tiny("llama-tied"), ALIKE, ALIKE, []) == [None, None, None]
+def test_one_own_group_or_none_says_nothing(tiny: Tiny) -> None:
+    for samples in ([], ALIKE, OWN[:2], [*OWN[:2], *ALIKE]):
+        assert measured(tiny("llama-tied"), samples) is None
+    alone = known(measured(tiny("llama-tied"), OWN))
+    assert alone.own > 0
+    assert alone.peers == 0
 
 
 def test_not_asked_for_it_is_not_measured(tiny: Tiny) -> None:
     trainer = Trainer(tiny("llama-tied"), TrainSettings(), pad_token_id=0)
-    assert [trainer.step(OWN).alignment for _ in range(2)] == [None, None]
-    assert OWN_DIRECTION not in trainer.state().optimizer
-
-
-def test_peers_that_say_the_same_bring_as_much(tiny: Tiny) -> None:
-    _, found = measured(tiny("llama-tied"), OWN, [*OWN, *SAME])
-    assert known(found).peers == pytest.approx(known(found).own, rel=1e-4)
-
-
-def test_peers_count_where_the_own_part_is_missing(tiny: Tiny) -> None:
-    _, found, after = measured(tiny("llama-tied"), OWN, SAME, OWN)
-    assert known(found).own == 0
-    assert known(found).peers > 0
-    assert known(after).own == pytest.approx(known(found).peers, rel=1e-4)  # d is as it was
+    assert trainer.step([*OWN, *ALIKE]).alignment is None
 
 
 def test_sign_tells_help_from_harm(tiny: Tiny) -> None:
-    _, helps, harms = measured(tiny("llama-tied"), OWN, [*OWN, *ALIKE], [*OWN, *AGAINST])
+    helps, harms = (measured(tiny("llama-tied"), [*OWN, *part]) for part in (ALIKE, AGAINST))
     assert known(helps).own > 0
     assert known(helps).peers > 0 > known(harms).peers
 
@@ -80,18 +65,16 @@ def test_measuring_changes_no_weight_beyond_rounding(tiny: Tiny) -> None:
 
 
 def test_a_share_of_peers_counts_as_such(tiny: Tiny) -> None:
-    model = tiny("llama-tied")
-    _, whole = measured(model, OWN, [*OWN, *ALIKE])
-    _, half = measured(model, OWN, [*OWN, *ALIKE], share=0.5)
+    whole, half = (measured(tiny("llama-tied"), [*OWN, *ALIKE], share) for share in (1.0, 0.5))
     assert known(half).peers == pytest.approx(known(whole).peers / 2, rel=1e-4)
     assert known(half).own == pytest.approx(known(whole).own, rel=1e-4)
 
 
-def test_first_order_prediction_comes_true(tiny: Tiny) -> None:
-    """The own loss, computed by hand, falls by what is foretold, per unit of a step."""
+def test_products_are_those_of_gradients_by_hand(tiny: Tiny) -> None:
+    """And the own loss falls by what is foretold, per unit of a step along the peers' part."""
     model = tiny("gpt2").double()  # Llama's norm computes in float32 whatever the dtype
     samples = [*OWN, *ALIKE]
-    _, found = measured(model, samples, samples)  # so d is this step's own part
+    weights = list(model.parameters())
 
     def loss(part: list[Sample]) -> Tensor:
         """REINFORCE terms, divided by the tokens of the whole step."""
@@ -101,33 +84,48 @@ def test_first_order_prediction_comes_true(tiny: Tiny) -> None:
             terms.append(-s.advantage * logits.log_softmax(-1)[s.completion_ids[0]])
         return torch.stack(terms).sum() / len(samples)
 
-    weights = list(model.parameters())
-    peers = torch.autograd.grad(loss(ALIKE), weights)
+    def gradient(part: list[Sample]) -> Tensor:
+        return torch.cat([g.flatten() for g in torch.autograd.grad(loss(part), weights)])
+
+    one, other, peers = gradient(OWN[:2]), gradient(OWN[2:]), gradient(ALIKE)
     before, step = loss(OWN).item(), 1e-9
+    along = torch.autograd.grad(loss(ALIKE), weights)
     with torch.no_grad():
-        for weight, theirs in zip(weights, peers, strict=True):
+        for weight, theirs in zip(weights, along, strict=True):
             weight -= step * theirs
-    assert (before - loss(OWN).item()) / step == pytest.approx(known(found).peers, rel=1e-3)
+        fallen = (before - loss(OWN).item()) / step
+        for weight, theirs in zip(weights, along, strict=True):
+            weight += step * theirs
+    found = known(measured(model, samples))
+    assert found.own == pytest.approx(2 * float(one @ other), rel=1e-4)
+    assert found.peers == pytest.approx(float((one + other) @ peers) / 2, rel=1e-4)
+    assert found.peers == pytest.approx(fallen / 2, rel=1e-3)
 
 
-def test_direction_forgets_and_leaves_out_what_is_not_finite() -> None:
-    one, other = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
-    direction = OwnDirection()
-    assert direction.compare(one, other) is None
-    assert direction.compare(one, other) == Alignment(1.0, 0.0)
-    assert direction.compare(one * torch.inf, other) is None
-    for _ in range(3):
-        direction.compare(other, other)
-    share = (1 - 1 / MEMORY) ** 3
-    torch.testing.assert_close(direction.mean, torch.tensor([share, 1 - share]))
+def test_noise_is_in_neither_product_on_average() -> None:
+    """Own groups of mean m and peers of mean 3 m in noise ten times as long as m."""
+    torch.manual_seed(0)
+    m = torch.zeros(1000).index_fill(0, torch.arange(10), 1.0)  # |m|² = 10
+    own, peers = [], []
+    for _ in range(400):
+        parts, whole = Parts(), torch.zeros(1000)
+        for _ in range(3):
+            whole = whole + m + torch.randn(1000)
+            parts.add(whole, is_own=True)
+        parts.add(whole + 3 * m + torch.randn(1000), is_own=False)
+        found = known(parts.alignment())
+        own.append(found.own)
+        peers.append(found.peers)
+    # Standard deviations of the sums' means: about 3 each.
+    assert sum(own) / 400 == pytest.approx(30, abs=9)
+    assert sum(peers) / 400 == pytest.approx(30, abs=9)
 
 
-def test_a_checkpoint_keeps_the_direction(tiny: Tiny) -> None:
-    one, other = (Trainer(tiny("gpt2"), TrainSettings(), pad_token_id=0) for _ in range(2))
-    one.step(OWN, is_measured=True)
-    other.load_state(one.state())
-    mine, theirs = (t.step([*OWN, *ALIKE], is_measured=True).alignment for t in (one, other))
-    assert known(mine) == known(theirs)
+def test_what_is_not_finite_is_not_said() -> None:
+    parts = Parts()
+    for value in (1.0, torch.inf):
+        parts.add(torch.tensor([value]), is_own=True)
+    assert parts.alignment() is None
 
 
 def test_gradient_is_sampled_evenly(tiny: Tiny) -> None:
