@@ -1,9 +1,9 @@
 """The simulated network: who hears and fetches what, when, and what gets lost on the way."""
 
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from protocol.names import WHOLE, Shard
 from swarmnode.swarm.bounded import Outbox
@@ -36,7 +36,7 @@ class Count:
 
 class Air:
     """All nodes' network. Each announcement copy and each fetch is lost with chance `loss`; delays
-    are exponential with mean `delay_s`."""
+    of announcements are uniform up to 2 × `delay_s`, those of fetches exponential."""
 
     def __init__(self, rng: random.Random, loss: float, delay_s: float, upload: float) -> None:
         self.now = 0.0
@@ -69,17 +69,17 @@ class Air:
     def gossip(self, sender: "SimulatedTransport", frame: bytes, shard: Shard) -> None:
         event = Announced(sender.peer_id, frame, shard)
         listeners = self._listeners.get(shard, {})
-        chance, rate, count = self._rng.random, 1 / self._delay_s, self.count
+        chance, size, loss, reached = self._rng.random, len(frame), self._loss, 0
         for one in listeners.values():
-            if one is sender:
+            drawn = chance()
+            if drawn < loss or one is sender:
                 continue
-            if chance() < self._loss:
-                count.lost += 1
-                continue
-            one.inbox.append((self.now - math.log(1 - chance()) / rate, event))
-            one.bytes_in += len(frame)
-            count.announced += 1
-            count.announced_bytes += len(frame)
+            one.inbox.append((self.now + 2 * self._delay_s * drawn, event))
+            one.bytes_in += size
+            reached += 1
+        self.count.announced += reached
+        self.count.lost += len(listeners) - reached - (sender.peer_id in listeners)
+        self.count.announced_bytes += reached * size
 
     def fetch(self, asker: "SimulatedTransport", peer: str, ids: Sequence[bytes]) -> None:
         holder = self.present.get(peer)
@@ -162,7 +162,7 @@ class SimulatedTransport:
 
     def poll(self) -> list[AnyEvent]:
         now = self._air.now
-        arrived = sorted((entry for entry in self.inbox if entry[0] <= now), key=lambda e: e[0])
+        arrived = sorted((entry for entry in self.inbox if entry[0] <= now), key=itemgetter(0))
         self.inbox = [entry for entry in self.inbox if entry[0] > now]
         return [event for _, event in arrived]
 

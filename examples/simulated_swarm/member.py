@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from protocol.messages import Announcement, Item, Rollout
-from protocol.names import peer_id, question_seed
+from protocol.names import peer_id, question_seed, shard_of
 from simulated_swarm.air import Air, SimulatedTransport
 from simulated_swarm.signing import StandIn, public_key
 from swarmnode.config import HybridSettings, SharingSettings
@@ -74,6 +74,7 @@ class Member:
             rebuild=setting.rebuild,
             seal=signing.seal,
             open_frame=signing.open_frame,
+            read_offers=signing.read_offers,
         )
         self.pool = Pool(
             sharing.pool_groups, sharing.max_age_s, sharing.max_wait_rounds, hybrid.max_uses
@@ -130,9 +131,9 @@ class Liar(Member):
     announced, and repeats itself; besides, it does what others do."""
 
     def run_round(self, now: float) -> Round:
-        frame = self._lie(now)
-        self.transport.publish(frame)
-        self.transport.publish(frame)
+        frame, shard = self._lie(now), shard_of(self.public_key, self.exchange.shards)
+        self.transport.publish(frame, shard)
+        self.transport.publish(frame, shard)
         return super().run_round(now)
 
     def _lie(self, now: float) -> bytes:

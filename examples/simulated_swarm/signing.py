@@ -1,4 +1,4 @@
-"""In place of Ed25519: a hash that anyone could make, and each frame opened once for all nodes.
+"""In place of Ed25519: a hash that anyone could make, and each frame read once for all nodes.
 
 Frames have their real size, body and id; opening one checks the hash. Only for simulations, where
 the same frame is opened by a hundred nodes and 60 µs of each would be most of the work.
@@ -13,6 +13,7 @@ from protocol.envelope import COMPRESSED_ROLLOUT, Opened, Sealed
 from protocol.errors import ProtocolError, Reason
 from protocol.limits import HEADER_BYTES, PROTOCOL_VERSION
 from protocol.messages import Announcement, Kind, Rollout
+from swarmnode.swarm.admission import Offer, offers_of
 
 _MAX_OPENED = 400_000
 
@@ -30,6 +31,7 @@ class StandIn:
         self.verified = 0
         self._opened: dict[bytes, Opened] = {}
         self._older: dict[bytes, Opened] = {}
+        self._offers: dict[int, tuple[Opened, tuple[Offer, ...]]] = {}  # by object
 
     def seal(self, message: Announcement | Rollout, seed: bytes, swarm_id: bytes) -> Sealed:
         kind, body = kind_of(message), encode(message)
@@ -50,6 +52,15 @@ class StandIn:
                 self._older, self._opened = self._opened, {}
             self._opened[frame] = opened
         return opened
+
+    def read_offers(self, opened: Opened) -> tuple[Offer, ...]:
+        """As `admission.offers_of`."""
+        known = self._offers.get(id(opened))
+        if known is None:
+            if len(self._offers) >= _MAX_OPENED // 8:
+                self._offers.clear()
+            known = self._offers[id(opened)] = opened, offers_of(opened)
+        return known[1]
 
     def _open(self, frame: bytes, swarm_id: bytes) -> Opened:
         author, message = envelope.read_unverified(frame)

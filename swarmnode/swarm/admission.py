@@ -62,6 +62,14 @@ def refuse_announcement(
     return _refuse_age(announcement.created, now, max_age_s)
 
 
+def offers_of(opened: Opened) -> tuple[Offer, ...]:
+    """What an announcement offers, in its order."""
+    announcement = opened.message
+    assert type(announcement) is Announcement
+    created = float(announcement.created)
+    return tuple(Offer(opened.author, item, created) for item in announcement.items)
+
+
 def refuse_item(item: Item, tasks: Container[bytes]) -> Reason | None:
     """Why one offered rollout is refused, or None. `tasks` are the swarm's task digests."""
     return None if item.task_digest in tasks else Reason.UNKNOWN_TASK

@@ -9,7 +9,7 @@ import math
 
 import msgspec
 
-from protocol.names import Shard
+from protocol.names import WHOLE, Shard
 from swarmnode.swarm.transport import AnyEvent
 
 HEADER_BYTES = 4
@@ -56,7 +56,7 @@ class Listen(_Message, frozen=True, tag=True):
 
 class Publish(_Message, frozen=True, tag=True):
     frame: bytes
-    shard: Shard
+    shard: Shard = WHOLE
 
 
 class Hold(_Message, frozen=True, tag=True):

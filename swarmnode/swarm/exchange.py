@@ -22,6 +22,7 @@ from swarmnode.swarm import sampling
 from swarmnode.swarm.admission import (
     MAX_AHEAD_S,
     Offer,
+    offers_of,
     refuse_announcement,
     refuse_item,
     refuse_rollout,
@@ -54,8 +55,8 @@ class Exchange:
     """What this node knows of its peers' offers, and its dealings with the transport.
 
     `rebuild(task_digest, generator_seed)` makes the question; `tasks` are the digests it knows.
-    `seal` and `open_frame` are the envelope's except in simulations, where signing would be most of
-    the work.
+    `seal`, `open_frame` and `read_offers` are others in simulations only, where a hundred nodes in
+    one process would each do the same work.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Exchange:
         rebuild: Callable[[bytes, int], Question],
         seal: Callable[[Message, bytes, bytes], Sealed] = envelope.seal,
         open_frame: Callable[[bytes, bytes], Opened] = envelope.open_frame,
+        read_offers: Callable[[Opened], Sequence[Offer]] = offers_of,
     ) -> None:
         self._transport = transport
         self._settings = settings
@@ -81,6 +83,7 @@ class Exchange:
         self._rebuild = rebuild
         self._seal_frame = seal
         self._open_frame = open_frame
+        self._read_offers = read_offers
         self._offers = Offers(settings.keep_announcements)
         self._sharding = Sharding(public_key)
         self._publisher = Publisher(
@@ -254,9 +257,8 @@ class Exchange:
         assert type(message) is Announcement
         self._asking.note_held(opened.author, message.packed_held)
         offers = []
-        for item in message.items:
-            offer = Offer(opened.author, item, float(message.created))
-            if (reason := refuse_item(item, self._tasks)) is not None:
+        for offer in self._read_offers(opened):
+            if (reason := refuse_item(offer.item, self._tasks)) is not None:
                 self.refused[reason] += 1
             elif offer.key not in self._taken:
                 offers.append(offer)

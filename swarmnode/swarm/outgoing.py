@@ -8,7 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from protocol.names import Shard
+from protocol.names import WHOLE, Shard
 from swarmnode.swarm.bounded import BoundedQueue, Outbox
 from swarmnode.swarm.channel import Command, Fetch, Hold, Listen, Publish
 from swarmnode.swarm.transport import MAX_HELD_BYTES, MAX_HELD_FRAMES
@@ -39,12 +39,12 @@ class Outgoing:
             self._shards, self._shards_changed = tuple(shards), True
             self._changed.notify()
 
-    def publish(self, frame: bytes, shard: Shard) -> None:
+    def publish(self, frame: bytes, shard: Shard = WHOLE) -> None:
         with self._changed:
             self._publish.put(Publish(frame, shard), len(frame))
             self._changed.notify()
 
-    def publish_again(self, frame: bytes, shard: Shard) -> None:
+    def publish_again(self, frame: bytes, shard: Shard = WHOLE) -> None:
         """Queues what a network process that is gone did not say, unless something newer waits."""
         with self._changed:
             if not self._publish:

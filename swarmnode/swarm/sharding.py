@@ -39,6 +39,7 @@ LEAST_PEERS, PEERS_TO_SPLIT = 4, 16
 # are listened to before their emptiness says something, between draws of another shard, and how
 # long a lobby that lied is not believed.
 WINDOW_S, SETTLE_S, REDRAW_S, DISTRUST_S = 900.0, 900.0, 600.0, 3600.0
+FIRST_REDRAW_S = 120.0
 # Authors remembered. The lobby holds SPLIT_ABOVE and the swarm's growth in a window; a flood of
 # keys pushes out those heard longest ago.
 MAX_LOBBY, MAX_SHARD = 4096, 1024
@@ -98,7 +99,9 @@ class Sharding:
         if shards != self._shards:
             self._change(shards, now)
         if shards > 1 and (now >= self._redraw_at or not self._drawn):
-            self._redraw_at = now + REDRAW_S * rng.uniform(0.5, 1.5)
+            # Soon after the first draw, when the own shard has told how many authors shards have.
+            pause_s = REDRAW_S if self._drawn else FIRST_REDRAW_S
+            self._redraw_at = now + pause_s * rng.uniform(0.5, 1.5)
             self._draw(rng)
 
     def owes_beacon(self, now: float) -> bool:
@@ -139,7 +142,10 @@ class Sharding:
 
     def _draw(self, rng: Random) -> None:
         """Replaces one of the drawn shards by another, or draws all of them."""
-        authors = max(LEAST_AUTHORS, min(MOST_AUTHORS, self.estimate / self._shards))
+        # The own shard is counted, the others' size is that of an estimate that all share: where
+        # it is wrong it is for everybody.
+        counted = len(self._mates) + 1 if self._drawn else self.estimate / self._shards
+        authors = max(LEAST_AUTHORS, min(MOST_AUTHORS, counted))
         # Rounded up by some nodes and down by others, so that the mean over nodes is AUDIENCE.
         count = max(2, min(self._shards, math.floor(AUDIENCE / authors + rank_of(self._me))))
         kept = [shard for shard in self._drawn[1:] if shard != self.own]

@@ -12,7 +12,7 @@ from transport_parts import SWARM, greeting
 
 from protocol import codec
 from protocol.limits import MAX_FRAME_BYTES, PROTOCOL_VERSION
-from protocol.names import peer_id
+from protocol.names import Shard, peer_id
 from swarmnode.errors import ConfigError
 from swarmnode.swarm import channel, multiaddr
 from swarmnode.swarm.bounded import BoundedQueue, Budget, Outbox
@@ -116,6 +116,19 @@ def test_what_is_announced_was_held_before():
         channel.Publish(b"announcement"),
         channel.Fetch(PEER, (A,)),
     ]
+
+
+def test_a_shard_is_listened_to_before_anything_is_announced_in_it():
+    outgoing, shard = Outgoing(), Shard(8, 1)
+    outgoing.begin()
+    outgoing.publish(b"announcement", shard)
+    outgoing.listen([shard])
+    commands = [channel.Listen((shard,)), channel.Publish(b"announcement", shard)]
+    assert [outgoing.take(), outgoing.take()] == commands
+    outgoing.end()
+    outgoing.begin()  # a new network process has to hear of it
+    outgoing.publish(b"next", shard)
+    assert outgoing.take() == channel.Listen((shard,))
 
 
 def test_new_network_process_gets_all_held_frames_again_but_no_old_fetch():
@@ -319,7 +332,7 @@ def test_answer_that_is_always_empty_is_given_up_after_the_second_try():
     peer = Peer(b"")
     (event,) = fetch(peer, A)
     assert isinstance(event, FetchFailed)
-    assert (event.problem, peer.opened) == (FetchProblem.TIMEOUT, 2)
+    assert (event.problem, peer.opened) == (FetchProblem.BUSY, 2)
 
 
 def test_answer_cut_later_keeps_what_came_and_is_not_tried_again():
