@@ -178,8 +178,9 @@ def test_every_arm_and_regime_of_the_table_is_sound() -> None:
     whole = settings.hybrid_settings(Run(REGIMES["sparse"], ARMS[settings.ABLATED], 1))
     assert whole == HybridSettings()  # what the table is about is what a node does
     for arm in settings.ABLATIONS.values():
-        run = Run(REGIMES["sparse"], arm, 1)
-        assert (settings.hybrid_settings(run), arm.sharing) != (whole, {})
+        changes = (arm.external, arm.sharing, arm.train, arm.most_completions)
+        hybrid = settings.hybrid_settings(Run(REGIMES["sparse"], arm, 1))
+        assert (hybrid, changes) != (whole, (6, {}, {}, 0))
 
 
 # --- measures, by hand ---
