@@ -97,6 +97,11 @@ def test_bootstrap_keeps_its_address_serves_metrics_loads_no_torch_and_ends_clea
         assert tcp(second) == tcp(first)
 
 
+def has_trained(run: Path, *totals: str) -> bool:
+    written = rows(run)
+    return bool(written) and all(written[-1]["totals"][name] > 0 for name in totals)
+
+
 def test_a_node_that_only_generates_and_one_that_only_trains_meet_through_a_bootstrap(
     tmp_path: Path,
 ) -> None:
@@ -113,8 +118,8 @@ def test_a_node_that_only_generates_and_one_that_only_trains_meet_through_a_boot
             ),
         ):
             until(
-                lambda: rows(training) and rows(training)[-1]["totals"]["external_groups_trained"],
-                "training on what the other wrote",
+                lambda: has_trained(training, "external_groups_trained", "own_groups_trained"),
+                "training on its own answers and on what the other wrote",
             )
     trained, generated = rows(training)[-1], rows(generating)[-1]
     assert trained["totals"]["published"] == 0

@@ -390,7 +390,7 @@ def test_second_node_on_a_nodes_port_is_refused(open_node, tmp_path):
 @pytest.mark.parametrize(
     ("host", "peers", "message"),
     [
-        ("localhost", (), "not an IP address"),
+        ("localhost", (), "must be an IP address"),
         ("203.0.113.5", (), "cannot listen on 203.0.113.5"),  # TEST-NET-3, nobody's address
         ("127.0.0.1", ("/ip4/127.0.0.1/tcp/1",), "does not end in /p2p/"),
     ],
