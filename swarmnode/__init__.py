@@ -9,6 +9,7 @@
 | `status.py`, `doctor/`, `pages/` | `status` and `top`; `doctor`; `report` |
 | `exporting.py`, `pausing.py` | `export`; `pause` and `resume` |
 | `node.py` | the round loop, where the parts below meet; `assembly.py` starts them |
+| `resuming.py`, `stopping.py` | where a node stands, saved and restored; how it is asked to stop |
 | `reporting.py`, `report.py` | what a round did, and the records of it |
 | `config.py`, `manifest.py` | one node's settings; what all nodes of a swarm share |
 | `rollout.py` | the records that cross layers |
