@@ -33,7 +33,7 @@ from swarmnode.swarm.clocks import Clocks
 from swarmnode.swarm.conversion import Arrival
 from swarmnode.swarm.offers import MAX_AUTHORS, Offers
 from swarmnode.swarm.publishing import Published, Publisher
-from swarmnode.swarm.sharding import Sharding
+from swarmnode.swarm.sharding import AUDIENCE, SCALES, Sharding
 from swarmnode.swarm.transport import (
     Announced,
     AnyEvent,
@@ -69,6 +69,7 @@ class Exchange:
         public_key: bytes,
         model_label: str,
         tasks: Iterable[bytes],
+        audience: int = AUDIENCE,
         rebuild: Callable[[bytes, int], Question],
         seal: Callable[[Message, bytes, bytes], Sealed] = envelope.seal,
         open_frame: Callable[[bytes, bytes], Opened] = envelope.open_frame,
@@ -85,7 +86,7 @@ class Exchange:
         self._open_frame = open_frame
         self._read_offers = read_offers
         self._offers = Offers(settings.keep_announcements)
-        self._sharding = Sharding(public_key)
+        self._sharding = Sharding(public_key, SCALES[audience])
         self._publisher = Publisher(
             transport, self._sharding, self._seal, model_label, settings.max_age_s
         )
