@@ -206,11 +206,11 @@ class Libp2pHost:
             assert isinstance(one.muxed_conn, Yamux)
             with suppress(*FAILURES):  # closed
                 await one.muxed_conn.secured_conn.close()  # its reader sees the end and tidies up
-        with trio.move_on_after(_END_S):
+        with trio.move_on_after(_END_S) as waiting:
             while self._network.get_connections(id):
                 await trio.sleep(_END_S / 20)
-            return
-        await self._disconnect(id)
+        if waiting.cancelled_caught:
+            await self._disconnect(id)
 
     async def _end_the_torn(self) -> None:
         torn = Torn(_TORN_S)
