@@ -89,7 +89,7 @@ class Libp2pHost:
         usable = [
             text for text in known if multiaddr.tcp_endpoint(text) and self._reach.allows(text)
         ][:_MAX_DIALLED]
-        problem = HostError("no TCP address of it is known")
+        problem = HostError("no TCP address of it is known, and this library does no QUIC or relay")
         try:
             with trio.fail_after(timeout_s):
                 for text in usable:
