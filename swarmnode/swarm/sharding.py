@@ -66,7 +66,7 @@ class Scale:
 
 
 LARGE = Scale()
-# Where bytes count: what a node hears, and pays, is the same from 8 nodes on. Six, because a copy of
+# Where bytes count: what a node hears, and pays, is the same from 8 nodes on. Six: one copy of
 # an announcement costs more where more listen. The price: estimates are worse (27 %) and shards
 # uneven, so that a node hears some 3 to 11 authors; and who makes many keys isolates a node more
 # easily, for 15 minutes each time. Of 12 nodes or fewer it counts all, so that they never split by
