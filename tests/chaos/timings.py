@@ -2,9 +2,9 @@
 
     python tests/chaos/timings.py [name …]
 
-Prints a table, of the named functions below or all, and exits with 1 when an aim is missed. Real network processes of both libraries on
-this machine; only the first line runs a whole node, with the shipped model. Needs a quiet machine:
-what it times is mostly how fast processes start.
+Prints a table, of the named functions below or all, and exits with 1 when an aim is missed. Real
+network processes of both libraries on this machine; only the first lines run a whole node, with the
+shipped model. Needs a quiet machine: what it times is mostly how fast processes start.
 """
 
 import os
