@@ -1,6 +1,7 @@
 """The simulated network: who hears and fetches what, when, and what gets lost on the way."""
 
 import random
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -162,9 +163,11 @@ class SimulatedTransport:
 
     def poll(self) -> list[AnyEvent]:
         now = self._air.now
-        arrived = sorted((entry for entry in self.inbox if entry[0] <= now), key=itemgetter(0))
-        self.inbox = [entry for entry in self.inbox if entry[0] > now]
-        return [event for _, event in arrived]
+        self.inbox.sort(key=itemgetter(0))
+        count = bisect_right(self.inbox, now, key=itemgetter(0))
+        arrived = [event for _, event in self.inbox[:count]]
+        del self.inbox[:count]
+        return arrived
 
     def status(self) -> TransportStatus:
         return TransportStatus(

@@ -8,7 +8,7 @@ Bounded: holders by number, attempts by offer.
 """
 
 from collections import OrderedDict
-from collections.abc import Container, Sequence
+from collections.abc import Container, KeysView, Sequence
 from dataclasses import dataclass
 
 from protocol.limits import HELD_BYTES, MAX_FETCH_IDS, MAX_HELD
@@ -81,6 +81,11 @@ class Asking:
     def is_open(self, offer: Offer, now: float) -> bool:
         """Whether there is someone to be asked for it now, and nobody is being asked."""
         return offer.key not in self._wanted and self._peer_for(offer, now) is not None
+
+    @property
+    def tried(self) -> KeysView[bytes]:
+        """The keys of the offers that were asked for before."""
+        return self._tries.keys()
 
     def was_tried(self, key: bytes) -> bool:
         """Whether the offer with this key was asked for before: then it is wanted."""

@@ -131,15 +131,11 @@ class Exchange:
     def request(self, count: int, rng: Random, now: float) -> int:
         """Fetches `count` offers; returns how many were asked for. First those that could not be
         had before and for which there is another try, then what `sampling` chooses."""
-        again, fresh = [], []
-        for key, offer in self._expire(now).items():
-            if key in self._taken:
-                continue
-            if not self._asking.was_tried(key):
-                fresh.append(offer)
-            elif self._asking.is_open(offer, now):
-                again.append(offer)
-        again = again[:count]
+        current = self._expire(now)
+        taken, tried = self._taken.ids, self._asking.tried  # looked up for each of many offers
+        fresh = [o for key, o in current.items() if key not in taken and key not in tried]
+        known = (current[key] for key in tried if key in current and key not in taken)
+        again = [offer for offer in known if self._asking.is_open(offer, now)][:count]
         return self._asking.ask(again + sampling.choose_offers(fresh, count - len(again), rng), now)
 
     def collect(self, *, round: int, now: float) -> list[Arrival]:
@@ -195,6 +191,7 @@ class Exchange:
         return [
             (offer, self._asking.asked(offer))
             for key, offer in self._offers.current().items()
+            if self._asking.was_tried(key)
             if key not in self._taken and self._asking.is_given_up(offer)
         ]
 
@@ -256,11 +253,11 @@ class Exchange:
         message = opened.message
         assert type(message) is Announcement
         self._asking.note_held(opened.author, message.packed_held)
-        offers = []
+        offers, tasks, taken = [], self._tasks, self._taken.ids
         for offer in self._read_offers(opened):
-            if (reason := refuse_item(offer.item, self._tasks)) is not None:
+            if (reason := refuse_item(offer.item, tasks)) is not None:
                 self.refused[reason] += 1
-            elif offer.key not in self._taken:
+            elif offer.key not in taken:
                 offers.append(offer)
         self._offers.add(opened.author, offers)
         self._note_version(opened.author, message.policy_version)
@@ -330,7 +327,7 @@ class Exchange:
             log.debug("refused reason=%s detail=%s", error.reason, error.detail)
             return None
 
-    def _expire(self, now: float) -> dict[bytes, Offer]:
+    def _expire(self, now: float) -> Mapping[bytes, Offer]:
         """Forgets what is too old; returns the offers that are current, by their keys."""
         self._offers.expire(now - self._settings.max_age_s)
         lost = self._asking.expire(now)  # their events were lost to a full queue
