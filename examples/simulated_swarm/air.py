@@ -2,8 +2,9 @@
 
 import random
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import itemgetter
 
 from protocol.names import WHOLE, Shard
@@ -124,8 +125,17 @@ class Air:
         asker.inbox.append((self.now + after_s, FetchFailed(peer, tuple(ids), problem)))
 
 
+@dataclass
+class Asked:
+    """A rollout that a node asked for: when first, and how often of which peer."""
+
+    when: float
+    times: Counter[str] = field(default_factory=Counter)
+
+
 class SimulatedTransport:
-    """`swarmnode.swarm.transport.Transport` over the air."""
+    """`swarmnode.swarm.transport.Transport` over the air. `asked`, by id, is for the checks, which
+    take from it what is settled."""
 
     def __init__(self, air: Air, peer_id: str) -> None:
         self.peer_id = peer_id
@@ -135,6 +145,7 @@ class SimulatedTransport:
         self.upload = Bucket(air.upload)
         self.bytes_in = 0
         self.bytes_out = 0
+        self.asked: dict[bytes, Asked] = {}
         self._air = air
 
     def open(self) -> None:
@@ -159,6 +170,8 @@ class SimulatedTransport:
 
     def fetch(self, peer: str, ids: Sequence[bytes]) -> None:
         self.bytes_out += 32 * len(ids)
+        for id in ids:
+            self.asked.setdefault(id, Asked(self._air.now)).times[peer] += 1
         self._air.fetch(self, peer, ids)
 
     def poll(self) -> list[AnyEvent]:

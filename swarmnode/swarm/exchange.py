@@ -134,8 +134,8 @@ class Exchange:
         current = self._expire(now)
         taken, tried = self._taken.ids, self._asking.tried  # looked up for each of many offers
         fresh = [o for key, o in current.items() if key not in taken and key not in tried]
-        known = (current[key] for key in tried if key in current and key not in taken)
-        again = [offer for offer in known if self._asking.is_open(offer, now)][:count]
+        wanted = self._asking.wanted()
+        again = [offer for offer in wanted if self._asking.is_open(offer, now)][:count]
         return self._asking.ask(again + sampling.choose_offers(fresh, count - len(again), rng), now)
 
     def collect(self, *, round: int, now: float) -> list[Arrival]:
@@ -185,14 +185,17 @@ class Exchange:
         """What peers offer now, as far as this node heard."""
         return list(self._offers.current().values())
 
+    def wanted(self) -> list[Offer]:
+        """Offers that were asked for and are neither there nor too old; those given up, too."""
+        return [offer for offer in self._asking.wanted() if offer.key not in self._taken]
+
     def given_up(self) -> list[tuple[Offer, frozenset[bytes]]]:
         """Offers that were asked for in vain and that nobody is left to be asked for, with the keys
         of the peers that were asked. A new holder opens them again."""
         return [
             (offer, self._asking.asked(offer))
-            for key, offer in self._offers.current().items()
-            if self._asking.was_tried(key)
-            if key not in self._taken and self._asking.is_given_up(offer)
+            for offer in self.wanted()
+            if self._asking.is_given_up(offer)
         ]
 
     def lag(self, group: Group) -> int:
@@ -329,10 +332,10 @@ class Exchange:
 
     def _expire(self, now: float) -> Mapping[bytes, Offer]:
         """Forgets what is too old; returns the offers that are current, by their keys."""
-        self._offers.expire(now - self._settings.max_age_s)
+        oldest = now - self._settings.max_age_s
+        self._offers.expire(oldest)
         lost = self._asking.expire(now)  # their events were lost to a full queue
         if lost:
             self.missed["no_answer"] += lost
-        current = self._offers.current()
-        self._asking.forget(current)
-        return current
+        self._asking.forget(self._taken, oldest)
+        return self._offers.current()

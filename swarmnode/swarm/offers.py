@@ -62,11 +62,14 @@ class Offers:
             for offers in announcements:
                 if offers[0].created < oldest:
                     self._forget(offers)
-            if fresh:
-                self._by_author[author] = fresh
-                self._none_before = min(self._none_before, *(o[0].created for o in fresh))
-            else:
+            if not fresh:
                 del self._by_author[author]
+                continue
+            self._by_author[author] = fresh
+            for offers in fresh:
+                self._none_before = min(self._none_before, offers[0].created)
+                for offer in offers:  # one may have been in what came later and went before
+                    self._current.setdefault(offer.key, offer)
 
     def current(self) -> Mapping[bytes, Offer]:
         """All offers by their keys, as last announced: a view."""
