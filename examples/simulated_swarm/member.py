@@ -22,6 +22,7 @@ SWARM = bytes(range(32))
 TASK = b"task"
 COMPLETIONS = 8
 _HELD_OUT_EVERY = 16  # of the questions
+_STEP = 64  # characters between the beginnings of answers: few thousand different ones
 
 
 def question(digest: bytes, seed: int) -> Question:
@@ -121,7 +122,7 @@ class Member:
                 return self._number, asked
 
     def _text(self) -> str:
-        at = self.rng.randrange(len(self._setting.book) - self._setting.text_bytes)
+        at = self.rng.randrange(0, len(self._setting.book) - self._setting.text_bytes, _STEP)
         right = "1" if self.rng.random() < self._skill else "0"
         return right + self._setting.book[at : at + self._setting.text_bytes]
 

@@ -43,10 +43,17 @@ class Plan:
 
 
 class Swarm:
-    """Runs a plan. Everything follows from its seed."""
+    """Runs a plan. Everything follows from its seed. `rebuild` and `kind` are others in tests of
+    the checks."""
 
-    def __init__(self, plan: Plan, rebuild: Callable[[bytes, int], Question] = question) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        rebuild: Callable[[bytes, int], Question] = question,
+        kind: type[Member] = Member,
+    ) -> None:
         self.plan = plan
+        self._kind = kind
         self._rng = random.Random(plan.seed)
         self._air = Air(random.Random(plan.seed + 1), plan.loss, plan.delay_s, plan.upload)
         self._air.now = _START
@@ -56,14 +63,17 @@ class Swarm:
         self._checks = Checks(sharing, self._air)
         self._due: list[tuple[float, int, Member]] = []
         self._numbers = itertools.count()
-        self._node_rounds = 0
+        self._node_rounds = self._node_rounds_in_all = 0
         self._bytes_in = self._bytes_out = 0
         self._trained = self._arrived = self._asked = 0
         self._met: dict[bytes, set[bytes]] = {}
         self.sizes: list[dict[str, int]] = []  # largest of each tenth of the rounds
 
-    def run(self) -> dict[str, Any]:
-        """Simulates it all; returns what was measured. Raises `Violation`."""
+    def run(
+        self, on_round: Callable[[int, float], None] = lambda rounds, cpu_s: None
+    ) -> dict[str, Any]:
+        """Simulates it all; returns what was measured. Raises `Violation`. `on_round` is told of
+        every round that each node has done in the mean, with the CPU seconds so far."""
         began = time.process_time()
         for _ in range(self.plan.nodes):
             self._join(self._rng.uniform(0, self.plan.round_s))
@@ -73,8 +83,12 @@ class Swarm:
         tenth = (end - _START) / 10
         next_tenth = _START + tenth
         is_measured = False
+        rounds_told = 0
         while self._due[0][0] < end:
             now, _, member = heapq.heappop(self._due)
+            if self._node_rounds_in_all >= (rounds_told + 1) * self.plan.nodes:
+                rounds_told += 1
+                on_round(rounds_told, time.process_time() - began)
             if not is_measured and now >= measured_from:
                 is_measured = True
                 self._reset()
@@ -95,8 +109,9 @@ class Swarm:
         done = member.run_round(now)
         self._checks.check(member, done, now)
         if member.round % 10 == 0:
-            self._checks.check_nothing_is_lost(member)
+            self._checks.check_nothing_is_lost(member, now)
         self._node_rounds += 1
+        self._node_rounds_in_all += 1
         self._trained += len(done.chosen)
         self._arrived += len(done.arrived)
         self._asked += done.asked
@@ -108,7 +123,7 @@ class Swarm:
     def _join(self, after_s: float) -> None:
         number = next(self._numbers)
         key = hashlib.sha256(b"%d %d" % (self.plan.seed, number)).digest()
-        kind = Liar if self._rng.random() < self.plan.liars else Member
+        kind = Liar if self._rng.random() < self.plan.liars else self._kind
         member = kind(key, self._air, self._signing, self._setting)
         member.transport.open()
         # It listens while it answers its first questions.
@@ -179,9 +194,7 @@ class Swarm:
             "shards_median": shards[len(shards) // 2],
             "shards_range": [shards[0], shards[-1]],
             "given_up": self._checks.count["given_up"],
-            "given_up_though_held_by_the_author": self._checks.count[
-                "given_up_though_held_by_the_author"
-            ],
+            "given_up_though_held": self._checks.count["given_up_though_held"],
             "signatures_made": self._signing.signed,
             "signatures_checked": self._signing.verified,
             "largest": dict(self._checks.largest),

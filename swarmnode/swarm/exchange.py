@@ -131,15 +131,11 @@ class Exchange:
     def request(self, count: int, rng: Random, now: float) -> int:
         """Fetches `count` offers; returns how many were asked for. First those that could not be
         had before and for which there is another try, then what `sampling` chooses."""
-        again, fresh = [], []
-        for key, offer in self._expire(now).items():
-            if key in self._taken:
-                continue
-            if not self._asking.was_tried(key):
-                fresh.append(offer)
-            elif self._asking.is_open(offer, now):
-                again.append(offer)
-        again = again[:count]
+        current = self._expire(now)
+        taken, tried = self._taken.ids, self._asking.tried  # looked up for each of many offers
+        fresh = [o for key, o in current.items() if key not in taken and key not in tried]
+        wanted = self._asking.wanted()
+        again = [offer for offer in wanted if self._asking.is_open(offer, now)][:count]
         return self._asking.ask(again + sampling.choose_offers(fresh, count - len(again), rng), now)
 
     def collect(self, *, round: int, now: float) -> list[Arrival]:
@@ -189,13 +185,17 @@ class Exchange:
         """What peers offer now, as far as this node heard."""
         return list(self._offers.current().values())
 
+    def wanted(self) -> list[Offer]:
+        """Offers that were asked for and are neither there nor too old; those given up, too."""
+        return [offer for offer in self._asking.wanted() if offer.key not in self._taken]
+
     def given_up(self) -> list[tuple[Offer, frozenset[bytes]]]:
         """Offers that were asked for in vain and that nobody is left to be asked for, with the keys
         of the peers that were asked. A new holder opens them again."""
         return [
             (offer, self._asking.asked(offer))
-            for key, offer in self._offers.current().items()
-            if key not in self._taken and self._asking.is_given_up(offer)
+            for offer in self.wanted()
+            if self._asking.is_given_up(offer)
         ]
 
     def lag(self, group: Group) -> int:
@@ -256,11 +256,11 @@ class Exchange:
         message = opened.message
         assert type(message) is Announcement
         self._asking.note_held(opened.author, message.packed_held)
-        offers = []
+        offers, tasks, taken = [], self._tasks, self._taken.ids
         for offer in self._read_offers(opened):
-            if (reason := refuse_item(offer.item, self._tasks)) is not None:
+            if (reason := refuse_item(offer.item, tasks)) is not None:
                 self.refused[reason] += 1
-            elif offer.key not in self._taken:
+            elif offer.key not in taken:
                 offers.append(offer)
         self._offers.add(opened.author, offers)
         self._note_version(opened.author, message.policy_version)
@@ -330,12 +330,12 @@ class Exchange:
             log.debug("refused reason=%s detail=%s", error.reason, error.detail)
             return None
 
-    def _expire(self, now: float) -> dict[bytes, Offer]:
+    def _expire(self, now: float) -> Mapping[bytes, Offer]:
         """Forgets what is too old; returns the offers that are current, by their keys."""
-        self._offers.expire(now - self._settings.max_age_s)
+        oldest = now - self._settings.max_age_s
+        self._offers.expire(oldest)
         lost = self._asking.expire(now)  # their events were lost to a full queue
         if lost:
             self.missed["no_answer"] += lost
-        current = self._offers.current()
-        self._asking.forget(current)
-        return current
+        self._asking.forget(self._taken, oldest)
+        return self._offers.current()
