@@ -8,7 +8,7 @@ One round, on the main thread, waiting for no peer (`Node.run_round`):
 The parts start in the order of `assembly.py`. The first SIGINT, SIGTERM or SIGHUP finishes the
 round, saves and says goodbye; the second stops at once. A failure of the environment
 (`SwarmNodeError`) costs its round and is counted, and the node waits a little longer each time;
-`run.max_failed_rounds` in a row stop it, as does any bug of ours.
+`run.max_failed_rounds` in a row stop it, as do at once a device that is gone and any bug of ours.
 """
 
 import copy
@@ -20,10 +20,10 @@ from contextlib import ExitStack, contextmanager
 
 from protocol.errors import Reason
 from protocol.names import peer_id, question_seed
-from swarmnode import config, deadline, manifest, reporting
+from swarmnode import config, deadline, device, manifest, reporting
 from swarmnode.assembly import MakeTransport, Parts, assemble
 from swarmnode.config import Settings
-from swarmnode.errors import SwarmNodeError
+from swarmnode.errors import DeviceFailed, SwarmNodeError
 from swarmnode.evaluation import evaluate
 from swarmnode.life import Phase
 from swarmnode.manifest import Manifest
@@ -92,11 +92,12 @@ class Node:
             self._parts.policy.label,
         )  # fmt: skip
 
+    @device.failures_told()
     def run(self, on_report: Callable[[RoundReport], None] = lambda report: None) -> int | None:
         """Rounds until `run.rounds` are done or a signal comes; returns that signal, if any.
 
         `on_report` is called after every round. Raises `SwarmNodeError` after
-        `run.max_failed_rounds` failures in a row.
+        `run.max_failed_rounds` failures in a row, `DeviceFailed` at once.
         """
         with self._stop.listening():
             self._directory.tell(Phase.RUNNING)
@@ -109,7 +110,10 @@ class Node:
                     self._stop.rest(LOOK_S)
                     continue
                 try:
-                    report = self.run_round()
+                    with device.failures_told():
+                        report = self.run_round()
+                except DeviceFailed:
+                    raise
                 except SwarmNodeError as error:
                     failures += 1
                     self._progress.totals.rounds_failed += 1
