@@ -155,6 +155,8 @@ class TrainSettings(Section, frozen=True):
     gate_positive: PositiveFloat = 1.0  # soft_gate's steepness for A > 0
     gate_negative: PositiveFloat = 1.05  # and for A ≤ 0
     decoupled_max_weight: PositiveFloat = 5.0
+    # C of min(π / μ, C) on own tokens that another engine than transformers sampled; 0: no weight.
+    engine_max_weight: NonNegativeFloat | None = None  # None: 2 with vLLM
     # Guards. StableReinforce: 6.9 (ln 1000) and 3.
     max_log_ratio: Annotated[float, Meta(gt=0, le=80)] = 20.0  # nats; e^88 overflows float32
     max_advantage_sigmas: NonNegativeFloat = 0.0  # 0: no filter
