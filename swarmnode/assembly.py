@@ -8,7 +8,7 @@ import hashlib
 import logging
 import os
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -17,14 +17,25 @@ import torch
 from protocol.errors import Reason
 from swarmnode import manifest
 from swarmnode.breadth import Breadth
-from swarmnode.config import Settings
+from swarmnode.config import Settings, corrected
 from swarmnode.errors import ConfigError
 from swarmnode.evaluation import check_held_out
 from swarmnode.gain import GainEstimate
+from swarmnode.generate.choice import (
+    choose,
+    engine_device,
+    engine_environment,
+    engine_options,
+    has_vllm,
+)
 from swarmnode.generate.encode import TextCodec, text_codec
+from swarmnode.generate.engine_client import EngineProcess
 from swarmnode.generate.generator import Generator
 from swarmnode.generate.hf import HFGenerator
+from swarmnode.generate.padding import head_padding
 from swarmnode.generate.prompt import PromptEncoder, prompt_encoder
+from swarmnode.generate.vllm import VLLMGenerator
+from swarmnode.generate.weights import handed_over
 from swarmnode.identity import Identity, load_or_create
 from swarmnode.manifest import Manifest
 from swarmnode.metrics import Metrics
@@ -100,6 +111,8 @@ def assemble(
     seed = settings.run.seed or _seed_of(identity)
     torch.manual_seed(seed)
     policy = load_policy(settings.model)
+    engine = choose(settings.generate, policy.device, has_vllm=has_vllm())
+    log.info("engine=%s because=%r", engine.name, engine.because)
 
     transport = make_transport(identity, swarm_hash, policy.label)
     closing.callback(transport.close)
@@ -123,6 +136,10 @@ def assemble(
     prompts = prompt_encoder(policy.tokenizer, codec, instruction(swarm.answer_format))
     sharing = settings.sharing
     foreign = settings.hybrid if sharing.rule == "hybrid" else None
+    generator: Generator = make_generator(policy, prompts, settings, seed)
+    if engine.name == "vllm":
+        generator = _with_engine(generator, policy, prompts, settings, seed, threads, closing)
+    train = corrected(settings.train, is_same_program=engine.name == "hf")
     return Parts(
         tasks=tasks,
         task_names=task_names,
@@ -141,15 +158,13 @@ def assemble(
         gain=GainEstimate(),
         breadth=Breadth(settings.generate.completions, settings.generate.most_completions),
         scorer=scorer,
-        metrics=_open_metrics(settings, swarm, policy.label, directory, closing),
+        metrics=_open_metrics(settings, swarm, policy.label, engine.name, directory, closing),
         codec=codec,
         prompts=prompts,
-        generator=make_generator(policy, prompts, settings, seed),
+        generator=generator,
         trainer=Frozen(policy.model)
         if sharing.role == "rollout"
-        else Trainer(
-            policy.model, settings.train, policy.pad_id, settings.generate.temperature, foreign
-        ),
+        else Trainer(policy.model, train, policy.pad_id, settings.generate.temperature, foreign),
         rng=random.Random(seed),  # noqa: S311  draws of questions and rollouts
         seed=seed,
         threads=threads,
@@ -173,7 +188,7 @@ def _check_same_swarm(directory: RunDirectory, name: str, swarm_hash: bytes) -> 
 def make_generator(
     policy: Policy, prompts: PromptEncoder, settings: Settings, seed: int
 ) -> HFGenerator:
-    """What answers questions with `policy`."""
+    """What answers questions with `policy`, in this process."""
     return HFGenerator(
         policy.model,
         prompts,
@@ -182,6 +197,51 @@ def make_generator(
         temperature=settings.generate.temperature,
         seed=seed,
     )
+
+
+def _with_engine(
+    fallback: Generator,
+    policy: Policy,
+    prompts: PromptEncoder,
+    settings: Settings,
+    seed: int,
+    threads: int,
+    closing: ExitStack,
+) -> VLLMGenerator:
+    """What answers with vLLM, in a process of its own that starts with the first question."""
+    generate, model = settings.generate, policy.model
+    device = engine_device(generate, policy.device)
+    options = engine_options(model, settings.model.revision, generate, device)
+    padding = head_padding(model.config) if device.type == "cpu" else None
+    if padding is not None:
+        options["hf_overrides"] = padding.overrides()
+    process = EngineProcess(
+        options,
+        engine_environment(device, threads),
+        policy.eos_ids,
+        silence_s=generate.engine_silence_s,
+    )
+    closing.callback(process.close)
+
+    def weights() -> Iterator[tuple[str, torch.Tensor]]:
+        ours = handed_over(model)
+        return ours if padding is None else padding.applied(ours)
+
+    generator = VLLMGenerator(
+        process,
+        weights,
+        prompts,
+        policy.eos_ids,
+        fallback,
+        context=getattr(model.config.get_text_config(), "max_position_embeddings", None),
+        max_new_tokens=generate.max_new_tokens,
+        temperature=generate.temperature,
+        seed=seed,
+        shares_device=bool(options.get("enable_sleep_mode")),
+        max_failures=generate.engine_failures,
+    )
+    closing.callback(generator.close)
+    return generator
 
 
 def _tell_addresses(given: Sequence[str], directory: RunDirectory) -> None:
@@ -197,7 +257,12 @@ def _tell_addresses(given: Sequence[str], directory: RunDirectory) -> None:
 
 
 def _open_metrics(
-    settings: Settings, swarm: Manifest, label: str, directory: RunDirectory, closing: ExitStack
+    settings: Settings,
+    swarm: Manifest,
+    label: str,
+    engine: str,
+    directory: RunDirectory,
+    closing: ExitStack,
 ) -> Metrics:
     known: dict[str, list[str]] = {
         "rollouts_refused": [*Reason],
@@ -208,7 +273,8 @@ def _open_metrics(
     directory.write(METRICS, "")
     if settings.metrics.port >= 0:
         closing.callback(metrics.close)
-        url = metrics.open(swarm=swarm.name, model=label, sharing=settings.sharing.rule)
+        rule = settings.sharing.rule
+        url = metrics.open(swarm=swarm.name, model=label, sharing=rule, engine=engine)
         log.info("metrics url=%s", url)
         directory.write(METRICS, f"{url}\n")
     return metrics

@@ -5,6 +5,8 @@ One round, on the main thread, waiting for no peer (`Node.run_round`):
     draw questions → generate → score → publish → take what peers sent → score it ourselves → pool
     → mix own and peers' groups → one training step → hand over the weights → report
 
+With `generate.overlap` the next round's questions are asked just before the step (`ahead.py`).
+
 The parts start in the order of `assembly.py`. The first SIGINT, SIGTERM or SIGHUP finishes the
 round, saves and says goodbye; the second stops at once. A failure of the environment
 (`SwarmNodeError`) costs its round and is counted, and the node waits a little longer each time;
@@ -21,6 +23,7 @@ from contextlib import ExitStack, contextmanager
 from protocol.errors import Reason
 from protocol.names import peer_id, question_seed
 from swarmnode import config, deadline, device, manifest, reporting
+from swarmnode.ahead import Ahead, Asked
 from swarmnode.assembly import MakeTransport, Parts, assemble
 from swarmnode.config import Settings
 from swarmnode.errors import DeviceFailed, SwarmNodeError
@@ -143,28 +146,44 @@ class Node:
         self._seconds = {}
         self._progress.round += 1
         with self._phase("draw"):
-            paired = self._choose_paired()
-            questions = self._draw_questions(len(paired))
+            ahead, self._progress.ahead = self._progress.ahead, None
+            asked = self._draw() if ahead is None else ahead.asked
         with self._phase("generate"):
-            answers = self._parts.generator.generate(
-                [*(question for _, question in questions), *paired],
-                self._parts.breadth.completions,
-            )
+            generator = self._parts.generator
+            if ahead is None:
+                answers = generator.generate(asked.all, self._parts.breadth.completions)
+            else:
+                answers = generator.finish()
         with self._phase("score"):
-            own = self._score_own(questions, answers[: len(questions)])
-            second = map(self._scored, paired, answers[len(questions) :])
+            own = self._score_own(asked.questions, answers[: len(asked.questions)])
+            second = map(self._scored, asked.paired, answers[len(asked.questions) :])
         with self._phase("publish"):
             self._publish(own)
         with self._phase("collect"):
             arrived = self._collect()
             chosen = self._choose_external()
         with self._phase("train"):
+            self._free_or_use_engine()
             groups = [published.group for published in own]
             step = self._train([*groups, *filter(None, second)], chosen)
         self._seconds["total"] = time.perf_counter() - started
         report = self._report(groups, arrived, chosen, step)
         self._record(report)
         return report
+
+    def _draw(self) -> Asked:
+        paired = self._choose_paired()
+        return Asked(self._draw_questions(len(paired)), paired)
+
+    def _free_or_use_engine(self) -> None:
+        """The generator's part of the training phase: to rest, or to answer the next questions."""
+        parts, progress = self._parts, self._progress
+        if self._settings.generate.overlap and not self._is_done():
+            before = (progress.next_number, parts.rng.getstate(), parts.generator.state())
+            progress.ahead = Ahead(self._draw(), *before)
+            parts.generator.begin(progress.ahead.asked.all, parts.breadth.completions)
+        elif self._settings.sharing.role != "rollout":
+            parts.generator.rest()
 
     def _choose_paired(self) -> list[Question]:
         """Peers' questions that this node answers too, in the place of own ones."""
@@ -215,7 +234,7 @@ class Node:
         if rewards is None:
             return None
         version, temperature = (
-            self._parts.trainer.policy_version,
+            self._parts.generator.version,
             self._settings.generate.temperature,
         )
         return Group(question, tuple(completions), rewards, version, temperature)
