@@ -160,6 +160,9 @@ class SimulatedTransport:
         self.bytes_out += 32 * len(ids)
         self._air.fetch(self, peer, ids)
 
+    def avoid(self, peer: str, seconds: float) -> None:
+        """Costs the avoided nothing here: what it says is refused by the exchange."""
+
     def poll(self) -> list[AnyEvent]:
         now = self._air.now
         arrived = sorted((entry for entry in self.inbox if entry[0] <= now), key=itemgetter(0))

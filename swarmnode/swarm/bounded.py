@@ -92,6 +92,10 @@ class RecentIds:
     def __contains__(self, id: bytes) -> bool:
         return id in self._times
 
+    def is_fresh(self, id: bytes, now: float) -> bool:
+        """Whether `id` was added within the lifetime before `now`, whatever was added since."""
+        return self._times.get(id, float("-inf")) >= now - self._lifetime_s
+
     def add(self, id: bytes, now: float) -> None:
         """Remembers `id` from `now` (seconds) on, and forgets what is due."""
         self._times.pop(id, None)

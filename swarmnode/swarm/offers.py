@@ -1,11 +1,11 @@
 """What peers offer now: of each author, the rollouts of its newest announcements. Bounded.
 
-It forgets the author that was silent longest when there are too many. Whoever makes many keys can
-fill it: keys cost nothing, and limits per network address are not here.
+When there are too many authors it forgets the one that was silent longest, newcomers first: keys
+cost nothing, and whoever makes many must not push out those who gave something.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from swarmnode.swarm.admission import Offer
 
@@ -16,11 +16,18 @@ MAX_AUTHORS = 1024
 
 
 class Offers:
-    """Offers by author. Nothing here is checked: the caller adds only what it would fetch."""
+    """Offers by author. Nothing here is checked: the caller adds only what it would fetch, and
+    says which authors are forgotten last (`is_known`)."""
 
-    def __init__(self, keep_announcements: int, max_authors: int = MAX_AUTHORS) -> None:
+    def __init__(
+        self,
+        keep_announcements: int,
+        max_authors: int = MAX_AUTHORS,
+        is_known: Callable[[bytes], bool] = lambda author: False,
+    ) -> None:
         self._keep = keep_announcements
         self._max_authors = max_authors
+        self._is_known = is_known
         self._by_author: OrderedDict[bytes, deque[tuple[Offer, ...]]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -38,7 +45,12 @@ class Offers:
         self._by_author.setdefault(author, deque(maxlen=self._keep)).append(tuple(offers))
         self._by_author.move_to_end(author)
         while len(self._by_author) > self._max_authors:
-            self._by_author.popitem(last=False)
+            strangers = (a for a in self._by_author if not self._is_known(a))
+            self.drop(next(strangers, next(iter(self._by_author))))
+
+    def drop(self, author: bytes) -> None:
+        """Forgets what this author offers."""
+        self._by_author.pop(author, None)
 
     def expire(self, oldest: float) -> None:
         """Drops what was announced before `oldest` (Unix seconds, the authors' clocks)."""
