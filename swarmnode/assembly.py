@@ -128,6 +128,7 @@ def assemble(
         model_label=policy.label,
         tasks=task_names,
         rebuild=lambda digest, seed: tasks.question(task_names[digest], seed),
+        trust=settings.trust,
     )
     scorer = Scorer(swarm.answer_format)
     closing.callback(scorer.close)

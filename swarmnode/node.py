@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from protocol.errors import Reason
 from protocol.names import peer_id, question_seed
 from swarmnode import config, deadline, device, manifest, reporting
 from swarmnode.ahead import Ahead, Asked
@@ -251,9 +250,10 @@ class Node:
         for arrival in self._parts.exchange.collect(round=self._progress.round, now=time.time()):
             rewards = self._score(arrival.question, arrival.rollout.texts)
             if rewards is None:
-                self._parts.exchange.refuse(Reason.UNSCORABLE)
+                self._parts.exchange.refuse_unscorable(arrival, time.time())
                 continue
             group = arrival.scored(rewards)
+            self._parts.exchange.note_scored(group, time.time())
             arrived.append(group)
             if self._parts.mixing.is_useful(group):
                 self._parts.pool.add(group)

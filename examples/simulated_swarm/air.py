@@ -174,6 +174,9 @@ class SimulatedTransport:
             self.asked.setdefault(id, Asked(self._air.now)).times[peer] += 1
         self._air.fetch(self, peer, ids)
 
+    def avoid(self, peer: str, seconds: float) -> None:
+        """Costs the avoided nothing here: what it says is refused by the exchange."""
+
     def poll(self) -> list[AnyEvent]:
         now = self._air.now
         self.inbox.sort(key=itemgetter(0))

@@ -54,7 +54,13 @@ class Hub:
         """Whom `peer` reaches, in the order in which they opened."""
         if peer in self._cut:
             return []
-        return [t for id, t in self._open.items() if id != peer and id not in self._cut]
+        me = self._open.get(peer)
+        avoided = me._avoided if me else set()
+        return [
+            t
+            for id, t in self._open.items()
+            if id != peer and id not in self._cut | avoided and peer not in t._avoided
+        ]
 
 
 class MemoryTransport:
@@ -70,6 +76,7 @@ class MemoryTransport:
         self._outbox = Outbox(max_held, MAX_HELD_BYTES)
         self._bytes: Counter[str] = Counter()
         self._shards: frozenset[Shard] = frozenset((WHOLE,))
+        self._avoided: set[str] = set()  # for good: there is no clock here
 
     def open(self) -> None:
         self._running = True
@@ -109,6 +116,9 @@ class MemoryTransport:
         absent = tuple(id for id, frame in frames.items() if frame is None)
         if absent:
             self._receive(FetchFailed(peer, absent, FetchProblem.ABSENT, "not held"), 0)
+
+    def avoid(self, peer: str, seconds: float) -> None:
+        self._avoided.add(peer)
 
     def poll(self) -> list[AnyEvent]:
         return self._events.take_all()

@@ -189,7 +189,8 @@ class Seeker:
     ) -> None:
         usable = self._reach.usable(addresses, told_from)
         knows_nothing = not addresses and not self._reach.lan_only  # the library may know more
-        if peer in self._dialling or not (usable or knows_nothing):
+        is_barred = peer in self._dialling or self._neighbours.avoids(peer)
+        if is_barred or not (usable or knows_nothing):
             return
         self._dialling.add(peer)
         try:

@@ -11,7 +11,9 @@ Weights = Callable[[int], Iterable[tuple[str, Tensor]]]
 CONTEXT = 64
 
 
-def asked(engine: Engine, seeds: range | list[int], temperature: float | None = 1.0) -> list[Sampled]:
+def asked(
+    engine: Engine, seeds: range | list[int], temperature: float | None = 1.0
+) -> list[Sampled]:
     requests = tuple(Request((1, 2, 3), seed, 12) for seed in seeds)
     engine.send(Batch(requests, temperature))
     return list(engine.receive())
