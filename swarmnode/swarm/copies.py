@@ -29,9 +29,9 @@ _READ = 4096
 _WORDS = 3
 _SKETCH = 32  # hashes kept of a text: the estimate's standard error is 0.07 at 0.8
 _NEAR = 0.8
-_MAX_TEXTS = 32_768  # hashes of 8 bytes: some 3 MB
-_MAX_QUESTIONS = 2048  # with sketches of at most so many texts each: some 40 MB if all are full
-_MAX_SKETCHES = 16
+MAX_TEXTS = 32_768  # hashes of 8 bytes: some 3 MB
+MAX_QUESTIONS = 2048  # with sketches of at most so many texts each: some 40 MB if all are full
+MAX_SKETCHES = 16
 
 Sketch = tuple[int, ...]
 
@@ -65,11 +65,11 @@ class Copies:
             self._texts.setdefault(_digest(text), source)
             sketches = self._sketches.setdefault(question, [])
             self._sketches.move_to_end(question)
-            if len(sketches) < _MAX_SKETCHES:
+            if len(sketches) < MAX_SKETCHES:
                 sketches.append((source, sketch(text)))
-        while len(self._texts) > _MAX_TEXTS:
+        while len(self._texts) > MAX_TEXTS:
             self._texts.popitem(last=False)
-        while len(self._sketches) > _MAX_QUESTIONS:
+        while len(self._sketches) > MAX_QUESTIONS:
             self._sketches.popitem(last=False)
 
     def _is_known(self, source: bytes, text: str, known: list[tuple[bytes, Sketch]]) -> bool:
