@@ -63,17 +63,17 @@ class Swarm:
         self._checks = Checks(sharing, self._air)
         self._due: list[tuple[float, int, Member]] = []
         self._numbers = itertools.count()
-        self._node_rounds = self._node_rounds_in_all = 0
+        self._node_rounds = 0
         self._bytes_in = self._bytes_out = 0
         self._trained = self._arrived = self._asked = 0
         self._met: dict[bytes, set[bytes]] = {}
         self.sizes: list[dict[str, int]] = []  # largest of each tenth of the rounds
 
     def run(
-        self, on_round: Callable[[int, float], None] = lambda rounds, cpu_s: None
+        self, on_round: Callable[[dict[str, Any]], None] = lambda so_far: None
     ) -> dict[str, Any]:
-        """Simulates it all; returns what was measured. Raises `Violation`. `on_round` is told of
-        every round that each node has done in the mean, with the CPU seconds so far."""
+        """Simulates it all; returns what was measured. Raises `Violation`. `on_round` is told what
+        was measured so far after every round."""
         began = time.process_time()
         for _ in range(self.plan.nodes):
             self._join(self._rng.uniform(0, self.plan.round_s))
@@ -83,12 +83,12 @@ class Swarm:
         tenth = (end - _START) / 10
         next_tenth = _START + tenth
         is_measured = False
-        rounds_told = 0
+        next_round = _START + self.plan.round_s
         while self._due[0][0] < end:
             now, _, member = heapq.heappop(self._due)
-            if self._node_rounds_in_all >= (rounds_told + 1) * self.plan.nodes:
-                rounds_told += 1
-                on_round(rounds_told, time.process_time() - began)
+            if now >= next_round:
+                next_round += self.plan.round_s
+                on_round(self._result(now, time.process_time() - began))
             if not is_measured and now >= measured_from:
                 is_measured = True
                 self._reset()
@@ -99,7 +99,7 @@ class Swarm:
             self._air.now = now
             self._step(member, now)
         self.sizes.append(dict(self._checks.largest))
-        return self._result(time.process_time() - began)
+        return self._result(end, time.process_time() - began)
 
     def _step(self, member: Member, now: float) -> None:
         if self._rng.random() < self.plan.churn:
@@ -111,7 +111,6 @@ class Swarm:
         if member.round % 10 == 0:
             self._checks.check_nothing_is_lost(member, now)
         self._node_rounds += 1
-        self._node_rounds_in_all += 1
         self._trained += len(done.chosen)
         self._arrived += len(done.arrived)
         self._asked += done.asked
@@ -161,7 +160,7 @@ class Swarm:
             member.transport.bytes_in = member.transport.bytes_out = 0
             member.exchange.missed.clear()
 
-    def _result(self, seconds: float) -> dict[str, Any]:
+    def _result(self, now: float, seconds: float) -> dict[str, Any]:
         members = [member for _, _, member in self._due]
         rounds, count = max(1, self._node_rounds), self._air.count
         bytes_in = self._bytes_in + sum(m.transport.bytes_in for m in members)
@@ -173,7 +172,7 @@ class Swarm:
         met = [len(one) for one in self._met.values()]
         return {
             "nodes": self.plan.nodes,
-            "rounds": self.plan.rounds,
+            "rounds": round((now - _START) / self.plan.round_s) - self.plan.warm_up,
             "seed": self.plan.seed,
             "bytes_in_per_node_round": round(bytes_in / rounds),
             "bytes_out_per_node_round": round(bytes_out / rounds),
