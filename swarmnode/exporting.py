@@ -19,9 +19,8 @@ from rich.console import Console
 from swarmnode import config, manifest
 from swarmnode.config import ModelSettings, Settings
 from swarmnode.errors import ConfigError, SwarmNodeError
-from swarmnode.report import peers_trained_from
 from swarmnode.rows import newest_rows
-from swarmnode.run_view import check_is_run, mean_accuracy
+from swarmnode.run_view import check_is_run, mean_accuracy, peers_trained_from
 
 CARD = "README.md"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")

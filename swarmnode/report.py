@@ -2,7 +2,7 @@
 summary and pictures are made of. Own, external and held-out reward are separate.
 """
 
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -50,11 +50,6 @@ class Totals:
             most = sorted(newest_first, key=lambda item: -item[1])[:MAX_NAMED]
             self.trained_from_others += sum(self.trained_from.values()) - sum(n for _, n in most)
             self.trained_from = dict(reversed(most))
-
-
-def peers_trained_from(named: Sized, others: int) -> str:
-    """How many peers gave groups that were trained on, of `Totals`, for a person."""
-    return f"more than {len(named):,}" if others else f"{len(named):,}"
 
 
 @dataclass(frozen=True, slots=True)

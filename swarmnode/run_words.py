@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from swarmnode.life import Phase
-from swarmnode.report import peers_trained_from
-from swarmnode.run_view import RunView, alone_because, mean_accuracy
+from swarmnode.run_view import RunView, alone_because, mean_accuracy, peers_trained_from
 
 
 def verdict(one: RunView) -> str:

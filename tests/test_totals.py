@@ -2,7 +2,8 @@
 
 from dataclasses import asdict
 
-from swarmnode.report import MAX_NAMED, Totals, peers_trained_from
+from swarmnode.report import MAX_NAMED, Totals
+from swarmnode.run_view import peers_trained_from
 
 
 def test_names_the_peers_that_gave_most_and_counts_the_others() -> None:

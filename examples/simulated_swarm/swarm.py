@@ -22,6 +22,7 @@ from swarmnode.swarm.transport import Announced
 
 _START = 1_700_000_000.0
 _WORDS = 20_000
+_REMEMBERED = 25  # frames for each node: those of five to ten rounds
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Plan:
     seed: int = 1
     round_s: float = 30.0
     churn: float = 0.005
+    residents: int = 0  # nodes that neither leave nor lie
     loss: float = 0.01
     delay_s: float = 0.3
     liars: float = 0.02
@@ -57,7 +59,7 @@ class Swarm:
         self._rng = random.Random(plan.seed)
         self._air = Air(random.Random(plan.seed + 1), plan.loss, plan.delay_s, plan.upload)
         self._air.now = _START
-        self._signing = StandIn()
+        self._signing = StandIn(_REMEMBERED * plan.nodes)
         sharing = SharingSettings(max_age_s=plan.max_age_s)
         self._setting = Setting(sharing, 4, _book(self._rng), plan.text_bytes, rebuild)
         self._checks = Checks(sharing, self._air)
@@ -67,6 +69,7 @@ class Swarm:
         self._bytes_in = self._bytes_out = 0
         self._trained = self._arrived = self._asked = 0
         self._met: dict[bytes, set[bytes]] = {}
+        self.residents: list[Member] = []
         self.sizes: list[dict[str, int]] = []  # largest of each tenth of the rounds
 
     def run(
@@ -102,7 +105,7 @@ class Swarm:
         return self._result(end, time.process_time() - began)
 
     def _step(self, member: Member, now: float) -> None:
-        if self._rng.random() < self.plan.churn:
+        if self._rng.random() < self.plan.churn and member not in self.residents:
             self._leave(member)
             self._join(self._rng.uniform(0, self.plan.round_s))
             return
@@ -114,16 +117,21 @@ class Swarm:
         self._trained += len(done.chosen)
         self._arrived += len(done.arrived)
         self._asked += done.asked
-        met = self._met.setdefault(member.public_key, set())
-        met.update(group.origin.author for group in done.chosen if group.origin)
+        if not self.plan.residents:  # who stays meets more and more
+            met = self._met.setdefault(member.public_key, set())
+            met.update(group.origin.author for group in done.chosen if group.origin)
         pause = self.plan.round_s * self._rng.uniform(0.8, 1.2)
         heapq.heappush(self._due, (now + pause, next(self._numbers), member))
 
     def _join(self, after_s: float) -> None:
         number = next(self._numbers)
         key = hashlib.sha256(b"%d %d" % (self.plan.seed, number)).digest()
-        kind = Liar if self._rng.random() < self.plan.liars else self._kind
+        lies = self._rng.random() < self.plan.liars
+        stays = len(self.residents) < self.plan.residents
+        kind = Liar if lies and not stays else self._kind
         member = kind(key, self._air, self._signing, self._setting)
+        if stays:
+            self.residents.append(member)
         member.transport.open()
         # It listens while it answers its first questions.
         first = self._air.now + after_s + self.plan.round_s

@@ -12,8 +12,7 @@ from swarmnode.pages import figures
 from swarmnode.pages.differences import differences
 from swarmnode.pages.figures import Picture
 from swarmnode.pages.history import Bin, History
-from swarmnode.report import peers_trained_from
-from swarmnode.run_view import mean_accuracy
+from swarmnode.run_view import mean_accuracy, peers_trained_from
 
 # The last share of a run that "now" in the table is a mean of.
 _LATELY = 0.1
