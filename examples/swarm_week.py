@@ -2,7 +2,8 @@
 
     python examples/swarm_week.py --out week.json           # 20,160 rounds: a week of 30 s each
 
-Two nodes stay all the time, the others are replaced every 200 rounds in the mean. Every round is
+Two nodes stay all the time, the others are replaced every 50 rounds in the mean. A round is one
+question, with short answers, so that a week takes minutes. Every round is
 checked (`simulated_swarm/checks.py`): bounds of structures, nothing trained on twice, nothing lost.
 Memory, objects, files and tasks of the process, and what the nodes that stay hold, are sampled 64
 times (`simulated_swarm/growth.py`); the table shows the first and the end of each quarter.
@@ -38,7 +39,8 @@ def main() -> int:
         seed=given.seed,
         churn=given.churn,
         residents=2,
-        text_bytes=given.text_bytes,
+        questions=1,
+        text_bytes=60,
     )
     samples, result = simulate(Swarm(plan))
     print(table(samples))
@@ -93,10 +95,9 @@ def table(samples: Sequence[Sample]) -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=WEEK_ROUNDS, help="above 100")
-    parser.add_argument("--nodes", type=int, default=12)
-    parser.add_argument("--churn", type=float, default=0.005, help="replaced per node and round")
+    parser.add_argument("--nodes", type=int, default=6)
+    parser.add_argument("--churn", type=float, default=0.02, help="replaced per node and round")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--text-bytes", type=int, default=60, help="of one completion")
     parser.add_argument("--out", type=Path, help="JSON file")
     return parser.parse_args()
 

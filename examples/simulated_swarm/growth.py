@@ -94,7 +94,8 @@ def rises(samples: Sequence[Sample]) -> Mapping[str, tuple[float, float]]:
     found = {}
     for name in ("rss_kib", "objects", "node_bytes", "node_entries", "files", "tasks"):
         low, high = fmean(one[name] for one in before), fmean(one[name] for one in after)
-        if high > low + max(_RISE.get(name, 0), _RISE_SHARE * low if name in _RISE else 0):
+        allowed = max(_RISE[name], _RISE_SHARE * low) if name in _RISE else 0
+        if high > low + allowed:
             found[name] = low, high
     return found
 

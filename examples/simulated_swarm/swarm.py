@@ -38,6 +38,7 @@ class Plan:
     loss: float = 0.01
     delay_s: float = 0.3
     liars: float = 0.02
+    questions: int = 4  # of one node in a round, and groups of peers that it wants
     text_bytes: int = 700
     max_age_s: float = 600.0
     upload: float = float("inf")
@@ -60,8 +61,9 @@ class Swarm:
         self._air = Air(random.Random(plan.seed + 1), plan.loss, plan.delay_s, plan.upload)
         self._air.now = _START
         self._signing = StandIn(_REMEMBERED * plan.nodes)
-        sharing = SharingSettings(max_age_s=plan.max_age_s)
-        self._setting = Setting(sharing, 4, _book(self._rng), plan.text_bytes, rebuild)
+        sharing = SharingSettings(max_age_s=plan.max_age_s, external=plan.questions)
+        book = _book(self._rng)
+        self._setting = Setting(sharing, plan.questions, book, plan.text_bytes, rebuild)
         self._checks = Checks(sharing, self._air)
         self._due: list[tuple[float, int, Member]] = []
         self._numbers = itertools.count()
