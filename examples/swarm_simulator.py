@@ -65,8 +65,9 @@ def main() -> None:
         given.out.write_text(text + "\n")
 
 
-def _tell(rounds: int, cpu_s: float) -> None:
-    print(f"round {rounds}, {cpu_s:.0f} CPU-s", file=sys.stderr, flush=True)
+def _tell(so_far: dict[str, Any]) -> None:
+    """A line for each round: a large swarm takes long, and what it measured so far counts."""
+    print("so far", json.dumps(so_far), file=sys.stderr, flush=True)
 
 
 def _row(values: list[Any]) -> str:

@@ -305,8 +305,7 @@ class Node:
         totals.external_groups_trained += len(chosen)
         for group in chosen:
             assert group.origin is not None
-            author = peer_id(group.origin.author)
-            totals.trained_from[author] = totals.trained_from.get(author, 0) + 1
+            totals.note_trained_from(peer_id(group.origin.author))
         totals.rounds_without_step += step.optimizer_steps == 0
         return step
 

@@ -19,8 +19,6 @@ from protocol.limits import HEADER_BYTES, PROTOCOL_VERSION
 from protocol.messages import Announcement, Kind, Rollout
 from swarmnode.swarm.admission import Offer, offers_of
 
-# Frames remembered: those of two to four rounds of 10,000 nodes. What is read later is read anew.
-_MAX_OPENED = 100_000
 _READ_EVERY = 64
 
 K = TypeVar("K")
@@ -50,14 +48,15 @@ def public_key(seed: bytes) -> bytes:
 
 
 class StandIn:
-    """`seal` and `open_frame` of `protocol.envelope`, with hashes for signatures."""
+    """`seal` and `open_frame` of `protocol.envelope`, with hashes for signatures. So many frames are
+    `remembered`, or up to twice as many; what is opened later is read anew."""
 
-    def __init__(self) -> None:
+    def __init__(self, remembered: int = 1000) -> None:
         self.signed = 0
         self.verified = 0
-        self._opened: Recent[bytes, Opened] = Recent(_MAX_OPENED)
+        self._opened: Recent[bytes, Opened] = Recent(remembered)
         # By object, which the value keeps alive.
-        self._offers: Recent[int, tuple[Opened, tuple[Offer, ...]]] = Recent(_MAX_OPENED // 2)
+        self._offers: Recent[int, tuple[Opened, tuple[Offer, ...]]] = Recent(remembered // 2)
         self._texts: dict[str, str] = {}  # few and long: each is kept once
 
     def seal(self, message: Announcement | Rollout, seed: bytes, swarm_id: bytes) -> Sealed:
