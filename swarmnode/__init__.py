@@ -19,7 +19,7 @@
 | `run_directory.py`, `identity.py` | a run on disk; the key that is the node |
 | `life.py`, `rows.py` | what a node says it is at; the ends of long files |
 | `run_view.py`, `run_words.py` | how a run stands, and that in words |
-| `device.py` | what torch raises when the device fails, as errors of the environment |
+| `failures.py` | what a round that failed was about: memory, disk, device |
 | `deadline.py`, `tracking.py` | `--until`; TensorBoard and Weights & Biases |
 | `metrics.py`, `log.py`, `plots.py`, `summary.py` | what a person sees |
 | `tasks/` | questions, their scores, the scorer process |

@@ -55,6 +55,7 @@ class Checkpoints:
         if progress.round == self._saved_round:
             return
         started = time.monotonic()
+        self._directory.flush_rows()
         trainer = parts.trainer.state()
         checkpoint.save(
             self._directory.checkpoints,

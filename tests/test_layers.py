@@ -89,7 +89,7 @@ LAYERS = {
     ),
     "swarmnode.assembly": Layer("swarmnode protocol", "torch"),
     "swarmnode.reporting": Layer("swarmnode protocol"),
-    "swarmnode.device": Layer("swarmnode.errors", "torch"),
+    "swarmnode.failures": Layer("swarmnode.errors", "torch safetensors"),
     "swarmnode.resuming": Layer("swarmnode"),
     "swarmnode.node": Layer("swarmnode protocol", "torch"),
     # The commands: quick to import, so that wrong use is told at once.
