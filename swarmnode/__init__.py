@@ -12,6 +12,7 @@
 | `resuming.py`, `stopping.py` | where a node stands, saved and restored; how it is asked to stop |
 | `reporting.py`, `report.py` | what a round did, and the records of it |
 | `config.py`, `manifest.py` | one node's settings; what all nodes of a swarm share |
+| `unknown_fields.py` | what could have stood where a file has an unknown field |
 | `rollout.py` | the records that cross layers |
 | `questions.py`, `samples.py` | manifest → tasks; groups → training samples |
 | `breadth.py`, `gain.py` | how many answers a question gets; what peers give this node |

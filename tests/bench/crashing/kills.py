@@ -83,9 +83,8 @@ class KillLoop:
         while tally.total < count:
             if tally.total % 100 == 0 and tally.total > shown:
                 shown = tally.total
-                told = f"corrupt {len(tally.corrupt)}, lost {dict(tally.lost)}, resumed {tally.resumed}"
-                more = f"went on {tally.went_on}, rounds equal {tally.rounds_equal}"
-                print(f"{shown} kills: {told}, {more}", file=sys.stderr, flush=True)
+                told = f"{shown} kills, corrupt {len(tally.corrupt)}, lost {dict(tally.lost)}"
+                print(told, file=sys.stderr, flush=True)
             if before.saved + 2 * _SHORT >= self._rounds:
                 shutil.rmtree(self._run)
                 self._run, before = self._new_run(), Verdict((), 0, 0)

@@ -91,7 +91,7 @@ def begin(
         options = [str(word) for pair in words.items() for word in pair]
         sys.argv = ["swarmnode", "join", "--offline", *options]
         prepare()
-        code = _main()
+        code = main()
         finish()
     except BaseException:  # noqa: BLE001  this is the end of the process: the parent is told
         traceback.print_exc()
@@ -126,7 +126,8 @@ def mounted(target: Path, *arguments: str):  # type: ignore[no-untyped-def]  # a
         subprocess.run(["umount", str(target)], check=True)
 
 
-def _main() -> int:
+def main() -> int:
+    """`swarmnode` with the words in `sys.argv`; its exit code."""
     from swarmnode import cli
 
     try:
