@@ -20,6 +20,7 @@ from swarmnode.breadth import Breadth
 from swarmnode.config import Settings, corrected
 from swarmnode.errors import ConfigError
 from swarmnode.evaluation import check_held_out
+from swarmnode.failures import Cause
 from swarmnode.gain import GainEstimate
 from swarmnode.generate.choice import (
     choose,
@@ -269,8 +270,10 @@ def _open_metrics(
         "rollouts_refused": [*Reason],
         "rollouts_missed": [*FetchProblem],
         "alone": [*Alone],
+        "rounds_failed": [*Cause],
     }
     metrics = Metrics(settings.metrics.host, settings.metrics.port, known)
+    metrics.watch_disk(directory.path)
     directory.write(METRICS, "")
     if settings.metrics.port >= 0:
         closing.callback(metrics.close)

@@ -15,6 +15,7 @@ from msgspec import Meta, inspect
 
 from protocol.limits import MAX_LABEL_BYTES
 from swarmnode.errors import ConfigError
+from swarmnode.unknown_fields import known_fields
 
 Positive = Annotated[int, Meta(ge=1)]
 NonNegative = Annotated[int, Meta(ge=0)]
@@ -362,6 +363,8 @@ def _problem(
 ) -> str:
     """What is wrong, what is allowed and what was given, as far as msgspec's message tells."""
     plain = str(error).replace("`$.", "`").replace(" - at `$`", "")
+    if unknown := known_fields(str(error), Settings):
+        return f"{plain}; known there: {unknown}"
     found = re.search(r"at `\$\.([a-z0-9_.]+)`", str(error))
     if found is None:
         return plain

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from protocol.names import peer_id, question_seed
-from swarmnode import config, deadline, device, manifest, reporting
+from swarmnode import config, deadline, failures, manifest, reporting
 from swarmnode.ahead import Ahead, Asked
 from swarmnode.assembly import MakeTransport, Parts, assemble
 from swarmnode.config import Settings
@@ -94,7 +94,7 @@ class Node:
             self._parts.policy.label,
         )  # fmt: skip
 
-    @device.failures_told()
+    @failures.of_the_device()
     def run(self, on_report: Callable[[RoundReport], None] = lambda report: None) -> int | None:
         """Rounds until `run.rounds` are done or a signal comes; returns that signal, if any.
 
@@ -105,29 +105,30 @@ class Node:
             self._directory.tell(Phase.RUNNING)
             if self._progress.round == 0:
                 self._evaluate()
-            failures = 0
+            in_a_row = 0
             pause = Pause(self._directory, self._parts.metrics.record_pause)
             while self._stop.signal is None and not self._is_done():
                 if pause.holds():
                     self._stop.rest(LOOK_S)
                     continue
                 try:
-                    with device.failures_told():
+                    with failures.of_the_device():
                         report = self.run_round()
                 except DeviceFailed:
                     raise
                 except SwarmNodeError as error:
-                    failures += 1
+                    in_a_row += 1
                     self._progress.totals.rounds_failed += 1
-                    log.warning("round failed in_a_row=%d error=%s", failures, error)
-                    if failures >= self._settings.run.max_failed_rounds:
+                    self._parts.metrics.record_failure(failures.cause_of(error))
+                    log.warning("round failed in_a_row=%d error=%s", in_a_row, error)
+                    if in_a_row >= self._settings.run.max_failed_rounds:
                         raise
                     self._directory.tell(Phase.WAITING, str(error))
-                    self._stop.rest(_FAILURE_PAUSE_S * 2**failures)
+                    self._stop.rest(_FAILURE_PAUSE_S * 2**in_a_row)
                     continue
-                if failures:
+                if in_a_row:
                     self._directory.tell(Phase.RUNNING)
-                failures = 0
+                in_a_row = 0
                 on_report(report)
                 self._stop.rest(self._settings.run.min_round_s - report.seconds["total"])
             self._finish()

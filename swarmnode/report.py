@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-
 # Peers that `Totals.trained_from` names: when there are twice as many, those with the fewest groups
 # go. A week among a hundred authors that come and go would otherwise put thousands into each row.
 MAX_NAMED = 64

@@ -48,7 +48,7 @@ def _lost() -> Exception:
 FAULTS = (
     Fault("out of memory once, training", _out_of_memory, 1, True, False),
     Fault("out of memory once, generating", _out_of_memory, 1, False, False),
-    Fault("out of memory for good", _out_of_memory, _FOR_GOOD, True, True, "out of memory"),
+    Fault("out of memory for good", _out_of_memory, _FOR_GOOD, None, True, "does not fit"),
     Fault("device lost", _lost, _FOR_GOOD, None, True, "the device failed"),
     Fault("loss NaN for a round", None, 1, True, False),
 )

@@ -4,6 +4,7 @@ Full: a tmpfs of 16 MB that somebody else fills. Read-only: ext4 on a file, told
 failed write to its medium (`mount -o remount,abort`), so that files that are open fail, too.
 """
 
+import os
 import random
 import shutil
 import subprocess
@@ -51,6 +52,7 @@ def _new_run(disk: Path, folder: Path) -> Path:
     run = disk / "run"
     run.mkdir(mode=0o700)
     shutil.copy2(folder / "straight" / "identity.key", run / "identity.key")
+    os.sync()  # the key is the harness's doing; what the node writes is on trial
     return run
 
 

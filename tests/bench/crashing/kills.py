@@ -62,6 +62,7 @@ class KillLoop:
     def prepare(self) -> tuple[Reference, list[FailPoint]]:
         """Runs the uninterrupted run, and finds the fail points of a start, rounds and an end."""
         self._settings.write_text(lives.CONFIG.format(keep=2))
+        (self._folder / "swarm.toml").write_text(lives.MANIFEST)
         keep_all = self._folder / "reference.toml"
         keep_all.write_text(lives.CONFIG.format(keep=self._rounds))
         straight = self._folder / "straight"
@@ -82,7 +83,8 @@ class KillLoop:
         while tally.total < count:
             if tally.total % 100 == 0 and tally.total > shown:
                 shown = tally.total
-                print(f"{shown} kills, corrupt {len(tally.corrupt)}", file=sys.stderr, flush=True)
+                told = f"{shown} kills, corrupt {len(tally.corrupt)}, lost {dict(tally.lost)}"
+                print(told, file=sys.stderr, flush=True)
             if before.saved + 2 * _SHORT >= self._rounds:
                 shutil.rmtree(self._run)
                 self._run, before = self._new_run(), Verdict((), 0, 0)

@@ -6,6 +6,7 @@ to one thread and no pool of threads was ever started.
 """
 
 import contextlib
+import io
 import os
 import sys
 import traceback
@@ -26,12 +27,27 @@ questions = 2
 [metrics]
 port = -1
 """
+# Two tasks that open quickly: a life shall cost little.
+MANIFEST = """\
+name = "crash"
+answer_format = "whole"
+
+[[tasks]]
+name = "chain_sum"
+source = "reasoning_gym:chain_sum"
+options = { min_terms = 2, max_terms = 2, min_digits = 1, max_digits = 1 }
+
+[[tasks]]
+name = "lcm"
+source = "reasoning_gym:lcm"
+options = { min_numbers = 2, max_numbers = 2, min_value = 1, max_value = 9 }
+"""
 # A child whose own program failed, as no exit code of swarmnode says.
 BROKEN = 70
 
 
 def preload() -> None:
-    """Imports what a node imports, also what it imports late."""
+    """Imports what a node imports, also what it and its command line import late."""
     import torch
 
     torch.set_num_threads(1)
@@ -44,6 +60,8 @@ def preload() -> None:
     for name in tasks.names:
         tasks.question(name, 1)
     load(config.preset("demo").model)
+    with contextlib.redirect_stdout(io.StringIO()):
+        cli.app(["join", "--help"], standalone_mode=False)
 
 
 def begin(
@@ -68,10 +86,12 @@ def begin(
         with said.open("wb", buffering=0) as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-        sys.argv = ["swarmnode", "join", "--model", "demo", "--offline", "--run", str(run),
-                    "--config", str(settings), "--rounds", str(rounds)]  # fmt: skip
+        words = {"--model": "demo", "--swarm": settings.with_name("swarm.toml"), "--run": run,
+                 "--config": settings, "--rounds": rounds}  # fmt: skip
+        options = [str(word) for pair in words.items() for word in pair]
+        sys.argv = ["swarmnode", "join", "--offline", *options]
         prepare()
-        code = _main()
+        code = main()
         finish()
     except BaseException:  # noqa: BLE001  this is the end of the process: the parent is told
         traceback.print_exc()
@@ -106,7 +126,8 @@ def mounted(target: Path, *arguments: str):  # type: ignore[no-untyped-def]  # a
         subprocess.run(["umount", str(target)], check=True)
 
 
-def _main() -> int:
+def main() -> int:
+    """`swarmnode` with the words in `sys.argv`; its exit code."""
     from swarmnode import cli
 
     try:

@@ -1,4 +1,5 @@
-"""What torch raises when the device fails, as errors of the environment.
+"""A round that the environment made fail: what torch raises when the device fails, as errors of
+the environment, and what any of those was about.
 
 Memory that runs out is met where it can be mended, by smaller batches (`train/trainer.py`,
 `generate/hf.py`); what escapes from there is a round that failed. After any other error of CUDA's
@@ -6,11 +7,14 @@ the context of this process stays unusable (CUDA runtime API, `cudaErrorIllegalA
 like: "the process must be terminated and relaunched"), so that trying again is in vain.
 """
 
+import enum
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from safetensors import SafetensorError
 
 from swarmnode.errors import DeviceFailed, SwarmNodeError
 
@@ -20,9 +24,40 @@ _OF_DEVICE = re.compile(
 )
 _SHOWN = 160
 
+# What a disk says that refuses; other errors of the system are the network's, or a bug's.
+_OF_DISK = frozenset({
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.EACCES, errno.EPERM,
+})  # fmt: skip
+
+
+class Cause(enum.StrEnum):
+    """What a failed round was about; a metric's label."""
+
+    MEMORY = "memory"
+    DISK = "disk"
+    DEVICE = "device"
+    OTHER = "other"
+
+
+def cause_of(error: BaseException) -> Cause:
+    """By the first of the errors behind `error` that says it."""
+    behind: BaseException | None = error
+    while behind is not None:
+        match behind:
+            case torch.OutOfMemoryError():
+                return Cause.MEMORY
+            case DeviceFailed():
+                return Cause.DEVICE
+            case SafetensorError():
+                return Cause.DISK
+            case OSError() if behind.errno in _OF_DISK:
+                return Cause.DISK
+        behind = behind.__cause__
+    return Cause.OTHER
+
 
 @contextmanager
-def failures_told() -> Iterator[None]:
+def of_the_device() -> Iterator[None]:
     """Raises `SwarmNodeError` for memory that ran out and `DeviceFailed` for a device that failed,
     in the place of torch's errors; every other error goes through."""
     try:
