@@ -20,8 +20,7 @@ def main() -> None:
     way, requests, replies, memory, _parent = sys.argv[1], *map(int, sys.argv[2:])
     reader, writer = os.fdopen(requests, "rb"), os.fdopen(replies, "wb", 0)
     if way == "child":  # something of its own that must not outlive it
-        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-        print(child.pid, flush=True)
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     total, names = 0, []
     while (request := read_frame(reader)) is not None:
         done = None
@@ -48,7 +47,8 @@ def main() -> None:
 
 def misbehave(way: str, writer) -> None:
     if way == "dies":
-        print("Segmentation fault, as it were", file=sys.stderr, flush=True)
+        sys.stderr.write("Segmentation fault, as it were\n")
+        sys.stderr.flush()
         os._exit(3)
     if way == "hangs":
         time.sleep(600)

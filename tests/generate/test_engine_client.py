@@ -1,4 +1,4 @@
-"""The engine's process as the node sees it, with a stand-in for the program (`engine_program.py`)."""
+"""The engine's process as the node sees it; `engine_program.py` stands in for the program."""
 
 import os
 import sys
