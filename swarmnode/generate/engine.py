@@ -71,3 +71,6 @@ class Engine(Protocol):
 
     def kill(self) -> None:
         """Ends the process. Idempotent."""
+
+    def close(self) -> None:
+        """Ends the process and gives back what was kept for the next one. Idempotent."""

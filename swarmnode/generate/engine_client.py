@@ -54,8 +54,8 @@ class EngineProcess:
         options: Mapping[str, Any],
         environment: Mapping[str, str],
         stop_ids: Sequence[int],
-        *,
         silence_s: float,
+        *,
         command: Sequence[str] = (),
     ) -> None:
         self._options = dict(options)

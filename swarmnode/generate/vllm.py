@@ -188,7 +188,7 @@ class VLLMGenerator:
     def close(self) -> None:
         """See `Generator`."""
         self._begun = None
-        self._engine.kill()
+        self._engine.close()
         self._fallback.close()
 
     # --- asking ---

@@ -63,6 +63,9 @@ class FakeEngine:
     def kill(self) -> None:
         self.is_running = False
 
+    def close(self) -> None:
+        self.kill()
+
     def _called(self, name: str) -> None:
         if not self.is_running:
             raise EngineFailed("the engine is not running")
