@@ -17,6 +17,8 @@ class CopyEngine:
     weights that it was given, whatever the trainer did since. Dies at the calls of `receive` whose
     numbers, from 1, are in `dying`."""
 
+    pid = None
+
     def __init__(self, dying: Sequence[int] = ()) -> None:
         self.dying = dying
         self.batches: list[Batch] = []

@@ -51,6 +51,10 @@ class Engine(Protocol):
     def runs(self) -> bool:
         """Whether there is a process, as far as is known: a death is noticed at the next call."""
 
+    @property
+    def pid(self) -> int | None:
+        """Its process, where it has one and that runs."""
+
     def start(self, context: int) -> None:
         """A fresh engine for sequences of up to `context` tokens, without usable weights."""
 

@@ -30,6 +30,8 @@ class FakeEngine:
     def runs(self) -> bool:
         return self.is_running
 
+    pid = None
+
     def start(self, context: int) -> None:
         self.is_running = True
         self.weights = {}

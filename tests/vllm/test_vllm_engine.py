@@ -244,7 +244,8 @@ def test_a_killed_engine_comes_back_with_the_same_answers(
     assert len({ids for group in before for ids in group}) > 3
     vllm.restore(state)
     vllm.begin(QUESTIONS, 4)
-    os.kill(vllm._engine.pid, signal.SIGKILL)
+    assert vllm.engine_pid is not None
+    os.kill(vllm.engine_pid, signal.SIGKILL)
     after = [[one.token_ids for one in group] for group in vllm.finish()]
     assert after == before
     assert vllm.report().restarts == 1
