@@ -8,7 +8,7 @@ import hashlib
 import logging
 import os
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -22,21 +22,12 @@ from swarmnode.errors import ConfigError
 from swarmnode.evaluation import check_held_out
 from swarmnode.failures import Cause
 from swarmnode.gain import GainEstimate
-from swarmnode.generate.choice import (
-    choose,
-    engine_device,
-    engine_environment,
-    engine_options,
-    has_vllm,
-)
+from swarmnode.generate.choice import choose, has_vllm
 from swarmnode.generate.encode import TextCodec, text_codec
 from swarmnode.generate.engine_client import EngineProcess
 from swarmnode.generate.generator import Generator
-from swarmnode.generate.hf import HFGenerator
-from swarmnode.generate.padding import head_padding
 from swarmnode.generate.prompt import PromptEncoder, prompt_encoder
-from swarmnode.generate.vllm import VLLMGenerator
-from swarmnode.generate.weights import handed_over
+from swarmnode.generation import StartEngine, open_generator
 from swarmnode.identity import Identity, load_or_create
 from swarmnode.manifest import Manifest
 from swarmnode.metrics import Metrics
@@ -99,8 +90,12 @@ def assemble(
     directory: RunDirectory,
     make_transport: MakeTransport,
     closing: ExitStack,
+    start_engine: StartEngine | None = None,
 ) -> Parts:
-    """Starts every part. Raises `ConfigError` for what the user can mend, else `SwarmNodeError`."""
+    """Starts every part. Raises `ConfigError` for what the user can mend, else `SwarmNodeError`.
+
+    `start_engine` stands in for vLLM, whether that is installed or not.
+    """
     threads = settings.run.threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
     tasks = open_tasks(swarm)
@@ -112,7 +107,9 @@ def assemble(
     seed = settings.run.seed or _seed_of(identity)
     torch.manual_seed(seed)
     policy = load_policy(settings.model)
-    engine = choose(settings.generate, policy.device, has_vllm=has_vllm())
+    engine = choose(
+        settings.generate, policy.device, has_vllm=start_engine is not None or has_vllm()
+    )
     log.info("engine=%s because=%r", engine.name, engine.because)
 
     transport = make_transport(identity, swarm_hash, policy.label)
@@ -138,9 +135,10 @@ def assemble(
     prompts = prompt_encoder(policy.tokenizer, codec, instruction(swarm.answer_format))
     sharing = settings.sharing
     foreign = settings.hybrid if sharing.rule == "hybrid" else None
-    generator: Generator = make_generator(policy, prompts, settings, seed)
-    if engine.name == "vllm":
-        generator = _with_engine(generator, policy, prompts, settings, seed, threads, closing)
+    generator = open_generator(
+        engine.name, policy, prompts, settings, seed, threads, start_engine or EngineProcess
+    )
+    closing.callback(generator.close)
     train = corrected(settings.train, is_same_program=engine.name == "hf")
     return Parts(
         tasks=tasks,
@@ -185,65 +183,6 @@ def _check_same_swarm(directory: RunDirectory, name: str, swarm_hash: bytes) -> 
             f"{name!r} ({swarm_hash.hex()[:8]}): give the --swarm and --swarm-key it began "
             f"with, or another --run"
         )
-
-
-def make_generator(
-    policy: Policy, prompts: PromptEncoder, settings: Settings, seed: int
-) -> HFGenerator:
-    """What answers questions with `policy`, in this process."""
-    return HFGenerator(
-        policy.model,
-        prompts,
-        policy.eos_ids,
-        max_new_tokens=settings.generate.max_new_tokens,
-        temperature=settings.generate.temperature,
-        seed=seed,
-    )
-
-
-def _with_engine(
-    fallback: Generator,
-    policy: Policy,
-    prompts: PromptEncoder,
-    settings: Settings,
-    seed: int,
-    threads: int,
-    closing: ExitStack,
-) -> VLLMGenerator:
-    """What answers with vLLM, in a process of its own that starts with the first question."""
-    generate, model = settings.generate, policy.model
-    device = engine_device(generate, policy.device)
-    options = engine_options(model, settings.model.revision, generate, device)
-    padding = head_padding(model.config) if device.type == "cpu" else None
-    if padding is not None:
-        options["hf_overrides"] = padding.overrides()
-    process = EngineProcess(
-        options,
-        engine_environment(device, threads),
-        policy.eos_ids,
-        silence_s=generate.engine_silence_s,
-    )
-    closing.callback(process.close)
-
-    def weights() -> Iterator[tuple[str, torch.Tensor]]:
-        ours = handed_over(model)
-        return ours if padding is None else padding.applied(ours)
-
-    generator = VLLMGenerator(
-        process,
-        weights,
-        prompts,
-        policy.eos_ids,
-        fallback,
-        context=getattr(model.config.get_text_config(), "max_position_embeddings", None),
-        max_new_tokens=generate.max_new_tokens,
-        temperature=generate.temperature,
-        seed=seed,
-        shares_device=bool(options.get("enable_sleep_mode")),
-        max_failures=generate.engine_failures,
-    )
-    closing.callback(generator.close)
-    return generator
 
 
 def _tell_addresses(given: Sequence[str], directory: RunDirectory) -> None:

@@ -27,6 +27,7 @@ from swarmnode.assembly import MakeTransport, Parts, assemble
 from swarmnode.config import Settings
 from swarmnode.errors import DeviceFailed, SwarmNodeError
 from swarmnode.evaluation import evaluate
+from swarmnode.generation import StartEngine
 from swarmnode.life import Phase
 from swarmnode.manifest import Manifest
 from swarmnode.pausing import LOOK_S, Pause
@@ -62,11 +63,13 @@ class Node:
         swarm: Manifest,
         directory: RunDirectory,
         make_transport: MakeTransport,
+        start_engine: StartEngine | None = None,
     ) -> None:
         self._settings = settings
         self._swarm = swarm
         self._directory = directory
         self._make_transport = make_transport
+        self._start_engine = start_engine
         self._closing = ExitStack()
         self._progress = Progress()
         self._checkpoints = Checkpoints(settings.run, directory)
@@ -82,7 +85,12 @@ class Node:
         Raises `ConfigError` for what the user can mend, `SwarmNodeError` for the environment.
         """
         self._parts: Parts = assemble(
-            self._settings, self._swarm, self._directory, self._make_transport, self._closing
+            self._settings,
+            self._swarm,
+            self._directory,
+            self._make_transport,
+            self._closing,
+            self._start_engine,
         )
         self._progress = self._checkpoints.resume(self._parts)
         totals = self._progress.totals

@@ -12,6 +12,7 @@ import torch
 from swarmnode import config, identity, manifest
 from swarmnode.config import Settings
 from swarmnode.errors import ConfigError, SwarmNodeError
+from swarmnode.generation import StartEngine
 from swarmnode.identity import Identity
 from swarmnode.node import Node
 from swarmnode.report import RoundReport
@@ -33,14 +34,16 @@ def settings(**run: object) -> Settings:
 
 
 @contextmanager
-def node(folder: Path, hub: Hub, chosen: Settings) -> Iterator[Node]:
+def node(
+    folder: Path, hub: Hub, chosen: Settings, engine: StartEngine | None = None
+) -> Iterator[Node]:
     directory = RunDirectory(folder)
     directory.open()
 
     def transport(identity: Identity, swarm_id: bytes, label: str) -> MemoryTransport:
         return MemoryTransport(hub, identity.peer_id)
 
-    one = Node(chosen, manifest.load("demo"), directory, transport)
+    one = Node(chosen, manifest.load("demo"), directory, transport, engine)
     try:
         one.open()
         yield one

@@ -115,9 +115,13 @@ def engine_environment(device: torch.device, threads: int) -> Mapping[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
     }
     if device.type == "cpu":
-        # Binding to cores would put the engines of several nodes on the same ones.
-        threading = {"OMP_NUM_THREADS": str(threads), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-        return environment | threading
+        return environment | {
+            "OMP_NUM_THREADS": str(threads),
+            # Binding to cores would put the engines of several nodes on the same ones.
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            # vLLM's sampler compiles a helper even when it runs eagerly: a minute for nothing.
+            "TORCHDYNAMO_DISABLE": "1",
+        }
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     names = visible.split(",") if visible else [str(n) for n in range(torch.cuda.device_count())]
     return environment | {"CUDA_VISIBLE_DEVICES": names[device.index or 0]}

@@ -51,6 +51,10 @@ class Engine(Protocol):
     def runs(self) -> bool:
         """Whether there is a process, as far as is known: a death is noticed at the next call."""
 
+    @property
+    def pid(self) -> int | None:
+        """Its process, where it has one and that runs."""
+
     def start(self, context: int) -> None:
         """A fresh engine for sequences of up to `context` tokens, without usable weights."""
 
@@ -71,3 +75,6 @@ class Engine(Protocol):
 
     def kill(self) -> None:
         """Ends the process. Idempotent."""
+
+    def close(self) -> None:
+        """Ends the process and gives back what was kept for the next one. Idempotent."""

@@ -33,6 +33,7 @@ _ALIGNMENT = 64  # of a tensor in the window; what the widest vector load wants
 # 512 sequences of 32,768 tokens, in JSON with their log-probabilities.
 MAX_REPLY_BYTES: Final = 2**30
 _STDERR_BYTES = 2000
+_DYING_S: Final = 5.0
 
 # The package may be run from a source tree: its root is added as the parent's was.
 _BOOT = (
@@ -53,8 +54,8 @@ class EngineProcess:
         options: Mapping[str, Any],
         environment: Mapping[str, str],
         stop_ids: Sequence[int],
-        *,
         silence_s: float,
+        *,
         command: Sequence[str] = (),
     ) -> None:
         self._options = dict(options)
@@ -185,14 +186,16 @@ class EngineProcess:
             lines = said.read().decode(errors="replace").strip().splitlines()
         return lines[-1].strip() if lines else ""
 
+    def _died(self) -> EngineFailed:
+        assert self._process is not None
+        with suppress(subprocess.TimeoutExpired):  # its pipes close a moment before it is gone
+            return self._failed(f"died, exit code {self._process.wait(_DYING_S)}")
+        return self._failed("closed its pipes")
+
     def _failed(self, what: str) -> EngineFailed:
-        process = self._process
-        code = process.poll() if process is not None else None
         said = self._end()
-        how = "" if code is None else f", exit code {code}"
-        return EngineFailed(
-            f"the engine {what}{how}" + (f"; its last words: {said}" if said else "")
-        )
+        last = f"; its last words: {said}" if said else ""
+        return EngineFailed(f"the engine {what}{last}")
 
     # --- frames ---
 
@@ -209,7 +212,7 @@ class EngineProcess:
             try:
                 view = view[os.write(self._requests, view) :]
             except BrokenPipeError as error:
-                raise self._failed("died") from error
+                raise self._died() from error
 
     def _receive(self, silence_s: float) -> Any:
         """What a request came to; each sign of life gives it `silence_s` more."""
@@ -233,7 +236,7 @@ class EngineProcess:
             self._wait(self._replies, select.POLLIN, silence_s)
             part = os.read(self._replies, min(length, 2**20))
             if not part:
-                raise self._failed("died")
+                raise self._died()
             parts.append(part)
             length -= len(part)
         return b"".join(parts)

@@ -104,6 +104,11 @@ class VLLMGenerator:
         """See `Generator`."""
         return self._answered_version
 
+    @property
+    def engine_pid(self) -> int | None:
+        """The engine's process, where it has one and that runs: for tests and benchmarks."""
+        return self._engine.pid
+
     def generate(self, questions: Sequence[Question], completions: int) -> list[list[Completion]]:
         """See `Generator`. Raises `ConfigError` if a prompt does not fit into the context."""
         self.begin(questions, completions)
@@ -188,7 +193,7 @@ class VLLMGenerator:
     def close(self) -> None:
         """See `Generator`."""
         self._begun = None
-        self._engine.kill()
+        self._engine.close()
         self._fallback.close()
 
     # --- asking ---

@@ -1,6 +1,6 @@
 """What every engine promises, fake and real. `weights(k)` are the k-th weights of one model."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 from torch import Tensor
@@ -11,9 +11,7 @@ Weights = Callable[[int], Iterable[tuple[str, Tensor]]]
 CONTEXT = 64
 
 
-def asked(
-    engine: Engine, seeds: range | list[int], temperature: float | None = 1.0
-) -> list[Sampled]:
+def asked(engine: Engine, seeds: Sequence[int], temperature: float | None = 1.0) -> list[Sampled]:
     requests = tuple(Request((1, 2, 3), seed, 12) for seed in seeds)
     engine.send(Batch(requests, temperature))
     return list(engine.receive())

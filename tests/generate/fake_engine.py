@@ -30,6 +30,8 @@ class FakeEngine:
     def runs(self) -> bool:
         return self.is_running
 
+    pid = None
+
     def start(self, context: int) -> None:
         self.is_running = True
         self.weights = {}
@@ -62,6 +64,9 @@ class FakeEngine:
 
     def kill(self) -> None:
         self.is_running = False
+
+    def close(self) -> None:
+        self.kill()
 
     def _called(self, name: str) -> None:
         if not self.is_running:
