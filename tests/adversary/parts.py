@@ -26,8 +26,8 @@ NOW = 1_800_000_000.0
 
 
 def rebuild(digest: bytes, seed: int) -> Question:
-    """The question with this generator's seed: of 5,000, so that others ask the same."""
-    number = seed % 5000
+    """The question with this generator's seed: one of 200, so that others ask the same."""
+    number = seed % 200
     return Question("add", digest, seed, f"{number} + 1?", str(number + 1), held_out=False)
 
 
