@@ -154,7 +154,7 @@ def assemble(
             sharing.max_wait_rounds,
             foreign.max_uses if foreign else 1,
         ),
-        mixing=Mixing(sharing, settings.hybrid),
+        mixing=Mixing(sharing, settings.hybrid, settings.trust),
         gain=GainEstimate(),
         breadth=Breadth(settings.generate.completions, settings.generate.most_completions),
         scorer=scorer,

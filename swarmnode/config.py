@@ -144,11 +144,13 @@ class TrustSettings(Section, frozen=True):
 
     quotas: bool = True  # budgets of announcements and offers, per author, network, newcomers
     fair_shares: bool = True  # networks are drawn before authors, and authors before rollouts
-    authors_per_network: Positive = 2  # as many as a /24 or /48 counts for in a draw, at most
+    authors_per_network: Positive = 1  # as many as a /24 or /48 counts for in a draw, at most
     # What newcomers get of a draw, and after how many rounds that took something right of one it is
-    # none any more; 0 rounds: there are no newcomers.
+    # none any more; 0 rounds: there are no newcomers. The share holds from so many rounds after the
+    # first author was none: at the start everybody is new.
     newcomer_share: Annotated[float, Meta(ge=0, le=1)] = 0.1
     newcomer_rounds: NonNegative = 3
+    newcomer_grace: NonNegative = 20
     standing: bool = True  # who lied too often is disconnected and avoided
     max_offences: PositiveFloat = 10.0  # points, of those in `swarm/standing.py`
     offence_half_life_s: PositiveFloat = 3600.0

@@ -64,12 +64,18 @@ class Hub:
 
 
 class MemoryTransport:
-    """`Transport` over a `Hub`."""
+    """`Transport` over a `Hub`. `address` is where others see this node, "" for nowhere."""
 
     def __init__(
-        self, hub: Hub, peer_id: str, max_events: int = MAX_EVENTS, max_held: int = MAX_HELD_FRAMES
+        self,
+        hub: Hub,
+        peer_id: str,
+        max_events: int = MAX_EVENTS,
+        max_held: int = MAX_HELD_FRAMES,
+        address: str = "",
     ) -> None:
         self.peer_id = peer_id
+        self._address = address
         self._hub = hub
         self._running = False
         self._events: BoundedQueue[AnyEvent] = BoundedQueue(max_events, MAX_EVENT_BYTES)
@@ -112,7 +118,7 @@ class MemoryTransport:
         for id, frame in frames.items():
             if frame is not None:
                 found[0]._bytes["out"] += len(frame)
-                self._receive(Fetched(peer, id, frame), len(frame))
+                self._receive(Fetched(peer, id, frame, found[0]._address), len(frame))
         absent = tuple(id for id, frame in frames.items() if frame is None)
         if absent:
             self._receive(FetchFailed(peer, absent, FetchProblem.ABSENT, "not held"), 0)

@@ -65,6 +65,8 @@ class Standing:
         self._settings = settings
         self._established: OrderedDict[bytes, _Record] = OrderedDict()
         self._others: OrderedDict[bytes, _Record] = OrderedDict()
+        self._since: int | None = None  # the round in which somebody was established first
+        self._round = 0  # the last one that gave credit
 
     def __len__(self) -> int:
         return len(self._established) + len(self._others)
@@ -72,6 +74,12 @@ class Standing:
     def is_established(self, author: bytes) -> bool:
         """Whether enough rounds took something of this author."""
         return author in self._established or self._settings.newcomer_rounds == 0
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether this node knows its peers for long enough to tell newcomers from them."""
+        since = self._since
+        return since is not None and self._round - since >= self._settings.newcomer_grace
 
     def is_avoided(self, author: bytes, now: float) -> bool:
         """Whether nothing is to be taken from this author at `now`."""
@@ -99,6 +107,9 @@ class Standing:
             record.credited_round = round
             record.credit = min(most, record.credit + 1.0)
         self._file(author, record)
+        self._round = max(self._round, round)
+        if self._since is None and self._established:
+            self._since = round
 
     def blame(self, author: bytes, offence: Offence, now: float) -> bool:
         """Holds an offence against the author; whether it is avoided from now on, and was not."""
@@ -120,7 +131,7 @@ class Standing:
 
     def state(self) -> dict[str, Any]:
         """What `load_state` restores, JSON-able."""
-        return {
+        records = {
             author.hex(): [
                 record.at, record.points, record.credit, record.credited_round,
                 record.avoided_until, record.network,
@@ -128,10 +139,12 @@ class Standing:
             for queue in (self._others, self._established)
             for author, record in queue.items()
         }  # fmt: skip
+        return {"records": records, "since": self._since, "round": self._round}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Takes over what `state` returned; leaves out what it cannot have written."""
-        for key, fields in state.items():
+        self._since, self._round = state["since"], state["round"]
+        for key, fields in state["records"].items():
             record = _record(fields)
             if len(key) == 2 * PUBLIC_KEY_BYTES and record is not None:
                 self._file(bytes.fromhex(key), record)
