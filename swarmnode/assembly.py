@@ -125,6 +125,7 @@ def assemble(
         public_key=identity.public_key,
         model_label=policy.label,
         tasks=task_names,
+        audience=swarm.audience,
         rebuild=lambda digest, seed: tasks.question(task_names[digest], seed),
         trust=settings.trust,
     )

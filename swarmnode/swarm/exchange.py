@@ -34,7 +34,7 @@ from swarmnode.swarm.clocks import Clocks
 from swarmnode.swarm.conversion import Arrival
 from swarmnode.swarm.offers import MAX_AUTHORS, Offers
 from swarmnode.swarm.publishing import Published, Publisher
-from swarmnode.swarm.sharding import Sharding
+from swarmnode.swarm.sharding import AUDIENCE, SCALES, Sharding
 from swarmnode.swarm.standing import Offence
 from swarmnode.swarm.transport import (
     Announced,
@@ -84,6 +84,7 @@ class Exchange:
         public_key: bytes,
         model_label: str,
         tasks: Iterable[bytes],
+        audience: int = AUDIENCE,
         rebuild: Callable[[bytes, int], Question],
         trust: TrustSettings = _TRUST,
         seal: Callable[[Message, bytes, bytes], Sealed] = envelope.seal,
@@ -106,7 +107,7 @@ class Exchange:
         self._avoid_s = trust.avoid_s
         known = self._trust.standing.is_established
         self._offers = Offers(settings.keep_announcements, is_known=known)
-        self._sharding = Sharding(public_key)
+        self._sharding = Sharding(public_key, SCALES[audience])
         self._publisher = Publisher(
             transport, self._sharding, self._seal, model_label, settings.max_age_s
         )
