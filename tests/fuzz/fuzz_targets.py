@@ -1,4 +1,4 @@
-"""What a stranger's bytes go through, one function per layer, for any fuzzer: bytes in, nothing out.
+"""What a stranger's bytes go through, one function per layer, for any fuzzer.
 
     frame → envelope → message → question → tokens, and what stands beside them: streams, block
     lengths, names, packets of the local network, the exchange as a whole, answers
@@ -14,8 +14,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
-
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1] / "generate")]
 
 from nacl.signing import SigningKey
 
@@ -261,6 +259,7 @@ class Tokens:
     """Text of a stranger's into ids, for the kinds of tokenizer that models have."""
 
     def __init__(self) -> None:
+        sys.path.append(str(Path(__file__).parents[1] / "generate"))
         from local_tokenizers import byte_level, sentencepiece_bpe, unigram, wordpiece
 
         from swarmnode.generate.encode import text_codec
