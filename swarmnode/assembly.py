@@ -35,6 +35,7 @@ from swarmnode.networking import ADDRESSES
 from swarmnode.questions import open_tasks, swarm_id
 from swarmnode.run_directory import MANIFEST, RunDirectory
 from swarmnode.swarm.alone import Alone
+from swarmnode.swarm.conversion import Arrival
 from swarmnode.swarm.exchange import Exchange
 from swarmnode.swarm.mixing import Mixing
 from swarmnode.swarm.pool import Pool
@@ -42,6 +43,7 @@ from swarmnode.swarm.private import membership
 from swarmnode.swarm.transport import FetchProblem, Transport
 from swarmnode.tasks.answer import instruction
 from swarmnode.tasks.scorer import Scorer
+from swarmnode.tasks.scoring import TIME_LIMIT_S, Scoring
 from swarmnode.tasks.taskset import TaskSet
 from swarmnode.train import checkpoint
 from swarmnode.train.frozen import Frozen
@@ -60,7 +62,8 @@ MakeTransport = Callable[[Identity, bytes, str], Transport]
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """Everything a node is made of, started. `task_names` maps task digests to names."""
+    """Everything a node is made of, started. `task_names` maps task digests to names; `scorer`
+    is for what this node wrote, `scoring` for what strangers did."""
 
     tasks: TaskSet
     task_names: Mapping[bytes, str]
@@ -74,6 +77,7 @@ class Parts:
     gain: GainEstimate
     breadth: Breadth
     scorer: Scorer
+    scoring: Scoring[Arrival]
     metrics: Metrics
     codec: TextCodec
     prompts: PromptEncoder
@@ -132,6 +136,9 @@ def assemble(
     scorer = Scorer(swarm.answer_format)
     closing.callback(scorer.close)
     scorer.open()
+    scoring = Scoring[Arrival](Scorer(swarm.answer_format, TIME_LIMIT_S))
+    closing.callback(scoring.close)
+    scoring.open()
     codec = text_codec(policy.tokenizer)
     prompts = prompt_encoder(policy.tokenizer, codec, instruction(swarm.answer_format))
     sharing = settings.sharing
@@ -159,6 +166,7 @@ def assemble(
         gain=GainEstimate(),
         breadth=Breadth(settings.generate.completions, settings.generate.most_completions),
         scorer=scorer,
+        scoring=scoring,
         metrics=_open_metrics(settings, swarm, policy.label, engine.name, directory, closing),
         codec=codec,
         prompts=prompts,

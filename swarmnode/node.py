@@ -254,18 +254,24 @@ class Node:
             self._parts.exchange.publish(offered, round=self._progress.round, now=time.time())
 
     def _collect(self) -> list[Group]:
-        """Peers' groups that came since the last round, scored by us; pools those with signal."""
-        arrived = []
-        for arrival in self._parts.exchange.collect(round=self._progress.round, now=time.time()):
-            rewards = self._score(arrival.question, arrival.rollout.texts)
+        """Peers' groups, scored by us beside the round: those that are done; pools what is useful.
+
+        What came since the last round is mostly among them, and what is not comes in a later one.
+        """
+        parts, arrived = self._parts, []
+        for arrival in parts.exchange.collect(round=self._progress.round, now=time.time()):
+            if not parts.scoring.submit(arrival, arrival.question, arrival.rollout.texts):
+                parts.exchange.refuse_unscored()
+        for arrival, rewards in parts.scoring.finished():
             if rewards is None:
+                self._progress.totals.scorer_failures += 1
                 self._parts.exchange.refuse_unscorable(arrival, time.time())
                 continue
             group = arrival.scored(rewards)
             self._parts.exchange.note_scored(group, time.time())
             arrived.append(group)
-            if self._parts.mixing.is_useful(group):
-                self._parts.pool.add(group)
+            if parts.mixing.is_useful(group):
+                parts.pool.add(group)
         self._progress.totals.accepted += len(arrived)
         return arrived
 
@@ -278,7 +284,10 @@ class Node:
         chosen = parts.mixing.choose(parts.pool.groups(), parts.exchange.lag, parts.rng)
         parts.pool.take(chosen)
         wanted = sampling.fetch_count(
-            parts.mixing.external, sharing.fetch_factor, len(parts.pool), parts.exchange.in_flight
+            parts.mixing.external,
+            sharing.fetch_factor,
+            len(parts.pool),
+            parts.exchange.in_flight + parts.scoring.waiting,
         )
         parts.exchange.request(wanted, parts.rng, now)
         return chosen

@@ -234,6 +234,10 @@ class Exchange:
         self.refused[Reason.UNSCORABLE] += 1
         self._blame(arrival.origin.author, Offence.UNSCORABLE, now)
 
+    def refuse_unscored(self) -> None:
+        """Takes note that a rollout was not scored because too many waited: nobody's fault."""
+        self.refused[Reason.UNSCORABLE] += 1
+
     def note_scored(self, group: Group, now: float) -> None:
         """Takes note of our rewards for an admitted rollout: an author that got something right is
         a newcomer no more after some rounds, and nobody else's copy of it is taken."""
