@@ -5,7 +5,7 @@
 Two nodes stay all the time, the others are replaced every 50 rounds in the mean. A round is one
 question, with short answers, so that a week takes minutes. Every round is
 checked (`simulated_swarm/checks.py`): bounds of structures, nothing trained on twice, nothing lost.
-Memory, objects, files and tasks of the process, and what the nodes that stay hold, are sampled 64
+Memory, objects, files and tasks of the process, and what the nodes that stay hold, are sampled 24
 times (`simulated_swarm/growth.py`); the table shows the first and the end of each quarter.
 """
 
@@ -24,7 +24,7 @@ from simulated_swarm.growth import Sample, entries, rises, sample
 from simulated_swarm.swarm import Plan, Swarm
 
 WEEK_ROUNDS = 7 * 24 * 3600 // 30
-_SAMPLES = 64
+_SAMPLES = 24
 # Rounds until what a node remembers is as old as it gets: the outbox holds 1024 rollouts.
 _WARM_UP = 100
 

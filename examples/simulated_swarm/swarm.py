@@ -92,8 +92,8 @@ class Swarm:
         while self._due[0][0] < end:
             now, _, member = heapq.heappop(self._due)
             if now >= next_round:
+                on_round(self._result(next_round, time.process_time() - began))
                 next_round += self.plan.round_s
-                on_round(self._result(now, time.process_time() - began))
             if not is_measured and now >= measured_from:
                 is_measured = True
                 self._reset()
