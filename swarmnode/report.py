@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-
 # Peers that `Totals.trained_from` names: when there are twice as many, those with the fewest groups
 # go. A week among a hundred authors that come and go would otherwise put thousands into each row.
 MAX_NAMED = 64
@@ -61,7 +60,12 @@ class RoundReport:
     that the author says it runs.
     `staleness_s`: mean age of the peers' groups trained on, by their authors' clocks.
     `kl`: mean of the sampler's log-probability less the trainer's, own tokens; `kl_external`: the
-    same per peer's completion. `staleness_rounds`: optimiser steps that the authors of the peers'
+    same per peer's completion. `engine` generated ("hf" or "vllm"), `engine_given_up`
+    says that it is hf in vLLM's place; `engine_restarts` counts since
+    the node was started, `handover_s` is how long its last weights took. `mismatch`: mean size of
+    the differences that `kl` is the mean of, `mismatch_kl` the k3 estimate of the same divergence;
+    `own_lag`: optimiser steps since the policy that the own completions are of, before this one.
+    `staleness_rounds`: optimiser steps that the authors of the peers'
     groups trained on have announced since, mean. `effective_ratio`: effective sample size of peers'
     completions divided by their number. `foreign_share` multiplies their weight in the loss.
     `sharing_gain`: the share of this node's progress that peers' completions bring, with
@@ -86,6 +90,13 @@ class RoundReport:
     grad_norm: float | None
     kl: float | None
     kl_external: float | None
+    engine: str
+    engine_given_up: bool
+    engine_restarts: int
+    handover_s: float | None
+    mismatch: float | None
+    mismatch_kl: float | None
+    own_lag: int
     entropy: float | None
     clip_fraction: float | None
     staleness_s: float | None

@@ -62,9 +62,7 @@ class Leaking(Member):
 
 @pytest.mark.slow
 def test_a_node_that_leaks_is_found_out() -> None:
-    plan = Plan(
-        nodes=3, rounds=120, warm_up=8, residents=2, churn=0.02, questions=1, text_bytes=20
-    )
+    plan = Plan(nodes=3, rounds=120, warm_up=8, residents=2, churn=0.02, questions=1, text_bytes=20)
     found, result = simulate(Swarm(plan, kind=Leaking))
     assert "node_bytes" in rises(found)
     assert result["entries"]["trained_from"] > 0

@@ -69,7 +69,6 @@ def table(found: Sequence[Mapping[str, float]]) -> str:
     return "\n".join(lines)
 
 
-
 def _rewards(run: Run, world: World, turnover: Turnover | None) -> list[list[float]]:
     rows: list[Row] = [row for kind, row in simulate(run, world, turnover) if kind == "rounds"]
     return own_rewards(rows)

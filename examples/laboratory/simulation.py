@@ -72,9 +72,7 @@ class Turnover:
     nodes: int
 
 
-def simulate(
-    run: Run, world: World, turnover: Turnover | None = None
-) -> Iterator[tuple[str, Row]]:
+def simulate(run: Run, world: World, turnover: Turnover | None = None) -> Iterator[tuple[str, Row]]:
     """Yields ("rounds", row) and ("evaluations", row) as they come; the rows are described in
     `measures.py`. Evaluations are before the first round, every `evaluate_every` and at the end.
     With `turnover` an entry of a row is that of a newcomer where one has come."""

@@ -174,6 +174,11 @@ class SimulatedTransport:
             self.asked.setdefault(id, Asked(self._air.now)).times[peer] += 1
         self._air.fetch(self, peer, ids)
 
+    def avoid(self, peer: str, seconds: float) -> None:
+        """Costs the avoided nothing here: what it says is refused by the exchange. What was asked of
+        it is not wanted any more."""
+        self.asked = {id: one for id, one in self.asked.items() if peer not in one.times}
+
     def poll(self) -> list[AnyEvent]:
         now = self._air.now
         self.inbox.sort(key=itemgetter(0))

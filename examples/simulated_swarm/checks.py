@@ -9,9 +9,11 @@ from protocol.messages import Rollout
 from protocol.names import question_seed
 from simulated_swarm.air import Air, SimulatedTransport
 from simulated_swarm.member import SWARM, TASK, Member, Round, question
-from swarmnode.config import HybridSettings, SharingSettings
+from swarmnode.config import HybridSettings, SharingSettings, TrustSettings
 from swarmnode.swarm.asking import MAX_ATTEMPTS, MAX_PEERS, MAX_WANTED
+from swarmnode.swarm.copies import MAX_QUESTIONS, MAX_SKETCHES, MAX_TEXTS
 from swarmnode.swarm.exchange import MAX_REMEMBERED
+from swarmnode.swarm.numbers import MAX_ANSWERED
 from swarmnode.swarm.offers import MAX_AUTHORS
 from swarmnode.swarm.sharding import MAX_LOBBY, MAX_SHARD
 
@@ -33,6 +35,7 @@ class Checks:
         self._air = air
         self._trained: dict[bytes, dict[bytes, float]] = {}  # node → rollout → when trained on
         self._had: dict[bytes, dict[bytes, float]] = {}  # the same of what was taken
+        known = TrustSettings().max_authors
         offers = MAX_AUTHORS * sharing.keep_announcements * MAX_ITEMS
         self._most = {
             "authors": MAX_AUTHORS,
@@ -47,6 +50,11 @@ class Checks:
             "listening": _MAX_LISTENING,
             "pool": sharing.pool_groups,
             "outbox": _MAX_HELD,
+            "seen": MAX_REMEMBERED,
+            "standing": known,
+            "budgets": 3 * known + 1,
+            "numbers": known + MAX_ANSWERED,
+            "texts": MAX_TEXTS + MAX_QUESTIONS * MAX_SKETCHES,
         }
 
     def check(self, member: Member, done: Round, now: float) -> None:

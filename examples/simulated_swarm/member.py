@@ -95,6 +95,7 @@ class Member:
         arrived = self.exchange.collect(round=self.round, now=now)
         for arrival in arrived:
             group = arrival.scored([float(text[0] == "1") for text in arrival.rollout.texts])
+            self.exchange.note_scored(group, now)
             if self.mixing.is_useful(group):
                 self.pool.add(group)
         self.pool.expire(now, self.round)

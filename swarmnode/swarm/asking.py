@@ -166,6 +166,12 @@ class Asking:
             if key not in self._flying and (is_over or len(self._wanted) > MAX_WANTED):
                 del self._wanted[key]
 
+    def drop(self, author: bytes) -> None:
+        """Forgets the offers of `author`, but for those in flight."""
+        for key, wanted in list(self._wanted.items()):
+            if wanted.offer.author == author and key not in self._flying:
+                del self._wanted[key]
+
     def _tries_of(self, offer: Offer, peer: bytes) -> _Tries:
         wanted = self._wanted.setdefault(offer.key, _Wanted(offer, {}))
         return wanted.tries.setdefault(peer, _Tries())

@@ -98,6 +98,10 @@ class RecentIds:
         """All that are remembered, oldest first."""
         return self._times.keys()
 
+    def is_fresh(self, id: bytes, now: float) -> bool:
+        """Whether `id` was added within the lifetime before `now`, whatever was added since."""
+        return self._times.get(id, float("-inf")) >= now - self._lifetime_s
+
     def add(self, id: bytes, now: float) -> None:
         """Remembers `id` from `now` (seconds) on, and forgets what is due."""
         times, oldest = self._times, now - self._lifetime_s

@@ -1,12 +1,12 @@
 """What peers offer now: of each author, the rollouts of its newest announcements. Bounded.
 
-It forgets the author that was silent longest when there are too many. Whoever makes many keys can
-fill it: keys cost nothing, and limits per network address are not here.
+When there are too many authors it forgets the one that was silent longest, newcomers first: keys
+cost nothing, and whoever makes many must not push out those who gave something.
 """
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from swarmnode.swarm.admission import Offer
 
@@ -17,11 +17,18 @@ MAX_AUTHORS = 1024
 
 
 class Offers:
-    """Offers by author. Nothing here is checked: the caller adds only what it would fetch."""
+    """Offers by author. Nothing here is checked: the caller adds only what it would fetch, and
+    says which authors are forgotten last (`is_known`)."""
 
-    def __init__(self, keep_announcements: int, max_authors: int = MAX_AUTHORS) -> None:
+    def __init__(
+        self,
+        keep_announcements: int,
+        max_authors: int = MAX_AUTHORS,
+        is_known: Callable[[bytes], bool] = lambda author: False,
+    ) -> None:
         self._keep = keep_announcements
         self._max_authors = max_authors
+        self._is_known = is_known
         # Announcements by author, oldest first: tuples, as a deque takes 700 bytes for each author.
         self._by_author: OrderedDict[bytes, tuple[tuple[Offer, ...], ...]] = OrderedDict()
         self._current: dict[bytes, Offer] = {}  # all of them by key, as last announced
@@ -49,8 +56,13 @@ class Offers:
         for offer in offers:
             self._current[offer.key] = offer
         while len(self._by_author) > self._max_authors:
-            for announced in self._by_author.popitem(last=False)[1]:
-                self._forget(announced)
+            strangers = (a for a in self._by_author if not self._is_known(a))
+            self.drop(next(strangers, next(iter(self._by_author))))
+
+    def drop(self, author: bytes) -> None:
+        """Forgets what this author offers."""
+        for announced in self._by_author.pop(author, ()):
+            self._forget(announced)
 
     def expire(self, oldest: float) -> None:
         """Drops what was announced before `oldest` (Unix seconds, the authors' clocks)."""

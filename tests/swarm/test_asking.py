@@ -250,3 +250,12 @@ def test_offers_that_nobody_delivers_are_remembered_up_to_a_number() -> None:
     one.forget((), NOW + 1)
     assert one.wanted() == []
     assert one.remembered == 0
+
+
+def test_an_author_that_is_avoided_is_not_asked_again() -> None:
+    one, offer = asking()
+    fail(one, offer, NOW)
+    one.drop(key(2))
+    assert one.wanted() == [offer]
+    one.drop(offer.author)
+    assert one.wanted() == []
