@@ -40,7 +40,6 @@ def main() -> int:
         churn=given.churn,
         residents=2,
         questions=1,
-        text_bytes=60,
     )
     samples, result = simulate(Swarm(plan))
     print(table(samples))

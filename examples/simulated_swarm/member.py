@@ -23,7 +23,6 @@ SWARM = bytes(range(32))
 TASK = b"task"
 COMPLETIONS = 8
 _HELD_OUT_EVERY = 16  # of the questions
-_STEP = 64  # characters between the beginnings of answers: few thousand different ones
 
 
 def question(digest: bytes, seed: int) -> Question:
@@ -129,9 +128,11 @@ class Member:
                 return self._number, asked
 
     def _text(self) -> str:
-        at = self.rng.randrange(0, len(self._setting.book) - self._setting.text_bytes, _STEP)
+        """An answer that nobody gave before: who copies is found out."""
+        at = self.rng.randrange(len(self._setting.book) - self._setting.text_bytes)
         right = "1" if self.rng.random() < self._skill else "0"
-        return right + self._setting.book[at : at + self._setting.text_bytes]
+        words = self._setting.book[at : at + self._setting.text_bytes]
+        return f"{right} {self.rng.getrandbits(40):x} {words}"
 
 
 class Liar(Member):

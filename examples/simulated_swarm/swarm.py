@@ -22,7 +22,7 @@ from swarmnode.swarm.transport import Announced
 
 _START = 1_700_000_000.0
 _WORDS = 20_000
-_REMEMBERED = 25  # frames for each node: those of five to ten rounds
+_REMEMBERED = 10  # frames for each node: those of two to four rounds
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Plan:
     delay_s: float = 0.3
     liars: float = 0.02
     questions: int = 4  # of one node in a round, and groups of peers that it wants
-    text_bytes: int = 700
+    text_bytes: int = 60  # of one completion; longer ones are compared with all that were taken
     max_age_s: float = 600.0
     upload: float = float("inf")
     warm_up: int = 10  # rounds that are not measured
