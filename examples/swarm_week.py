@@ -1,4 +1,4 @@
-"""A week's worth of rounds of a small swarm whose nodes come and go; exits with 1 if anything grows.
+"""A week's worth of rounds of a small swarm whose nodes come and go; exits with 1 if memory grows.
 
     python examples/swarm_week.py --out week.json           # 20,160 rounds: a week of 30 s each
 

@@ -9,7 +9,7 @@ from protocol.messages import Announcement, Item, Rollout
 from protocol.names import peer_id, question_seed, shard_of
 from simulated_swarm.air import Air, SimulatedTransport
 from simulated_swarm.signing import StandIn, public_key
-from swarmnode.config import HybridSettings, SharingSettings
+from swarmnode.config import HybridSettings, SharingSettings, TrustSettings
 from swarmnode.report import Totals
 from swarmnode.rollout import Completion, Group, Question
 from swarmnode.swarm import sampling
@@ -39,6 +39,7 @@ class Setting:
     book: str  # what answers are cut from
     text_bytes: int
     rebuild: Callable[[bytes, int], Question] = question
+    trust: TrustSettings = TrustSettings()  # noqa: RUF009  frozen
 
 
 @dataclass
@@ -73,6 +74,7 @@ class Member:
             model_label="simulated",
             tasks=[TASK],
             rebuild=setting.rebuild,
+            trust=setting.trust,
             seal=signing.seal,
             open_frame=signing.open_frame,
             read_offers=signing.read_offers,

@@ -46,8 +46,8 @@ def public_key(seed: bytes) -> bytes:
 
 
 class StandIn:
-    """`seal` and `open_frame` of `protocol.envelope`, with hashes for signatures. So many frames are
-    `remembered`, or up to twice as many; what is opened later is read anew."""
+    """`seal` and `open_frame` of `protocol.envelope`, with hashes for signatures. So many frames
+    are `remembered`, or up to twice as many; what is opened later is read anew."""
 
     def __init__(self, remembered: int = 1000) -> None:
         self.signed = 0

@@ -15,7 +15,7 @@ from simulated_swarm.air import Air, Count
 from simulated_swarm.checks import Checks
 from simulated_swarm.member import SWARM, Liar, Member, Setting, question
 from simulated_swarm.signing import StandIn
-from swarmnode.config import SharingSettings
+from swarmnode.config import SharingSettings, TrustSettings
 from swarmnode.rollout import Question
 from swarmnode.swarm.sharding import SAMPLE, SPLIT_ABOVE
 from swarmnode.swarm.transport import Announced
@@ -23,6 +23,9 @@ from swarmnode.swarm.transport import Announced
 _START = 1_700_000_000.0
 _WORDS = 20_000
 _REMEMBERED = 10  # frames for each node: those of two to four rounds
+_TRUSTING = TrustSettings(
+    quotas=False, fair_shares=False, standing=False, numbers=False, copies=False, visible=False
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Plan:
     max_age_s: float = 600.0
     upload: float = float("inf")
     warm_up: int = 10  # rounds that are not measured
+    # The rules for strangers (`TrustSettings`), which take half of the time and of the memory.
+    trust: bool = True
 
 
 class Swarm:
@@ -63,7 +68,8 @@ class Swarm:
         self._signing = StandIn(_REMEMBERED * plan.nodes)
         sharing = SharingSettings(max_age_s=plan.max_age_s, external=plan.questions)
         book = _book(self._rng)
-        self._setting = Setting(sharing, plan.questions, book, plan.text_bytes, rebuild)
+        trust = TrustSettings() if plan.trust else _TRUSTING
+        self._setting = Setting(sharing, plan.questions, book, plan.text_bytes, rebuild, trust)
         self._checks = Checks(sharing, self._air)
         self._due: list[tuple[float, int, Member]] = []
         self._numbers = itertools.count()
