@@ -48,6 +48,7 @@ class Plan:
     warm_up: int = 10  # rounds that are not measured
     # The rules for strangers (`TrustSettings`), which take half of the time and of the memory.
     trust: bool = True
+    max_authors: int = TrustSettings().max_authors  # that these rules remember
 
 
 class Swarm:
@@ -68,9 +69,9 @@ class Swarm:
         self._signing = StandIn(_REMEMBERED * plan.nodes)
         sharing = SharingSettings(max_age_s=plan.max_age_s, external=plan.questions)
         book = _book(self._rng)
-        trust = TrustSettings() if plan.trust else _TRUSTING
+        trust = TrustSettings(max_authors=plan.max_authors) if plan.trust else _TRUSTING
         self._setting = Setting(sharing, plan.questions, book, plan.text_bytes, rebuild, trust)
-        self._checks = Checks(sharing, self._air)
+        self._checks = Checks(sharing, self._air, trust.max_authors)
         self._due: list[tuple[float, int, Member]] = []
         self._numbers = itertools.count()
         self._node_rounds = 0
