@@ -15,6 +15,7 @@
 | `unknown_fields.py` | what could have stood where a file has an unknown field |
 | `rollout.py` | the records that cross layers |
 | `questions.py`, `samples.py` | manifest → tasks; groups → training samples |
+| `generation.py`, `ahead.py` | settings → what answers; a round's questions asked before it |
 | `breadth.py`, `gain.py` | how many answers a question gets; what peers give this node |
 | `evaluation.py` | held-out accuracy |
 | `run_directory.py`, `identity.py` | a run on disk; the key that is the node |

@@ -38,6 +38,11 @@ _GAUGES = {
     "grad_norm": "Gradient norm of the last step, before clipping.",
     "kl": "Sampler's log-probability less the trainer's, mean over own tokens, nats.",
     "kl_external": "Peers' mean log-probability less ours, mean over peers' completions, nats.",
+    "mismatch": "Size of the difference behind swarmnode_kl, mean over own tokens, nats.",
+    "mismatch_kl": "KL of the generation engine to the trainer, k3 estimate, nats per token.",
+    "own_lag": "Optimiser steps since the policy that the last own completions are of.",
+    "engine_handover_seconds": "Time that the generation engine's last weights took.",
+    "engine_given_up": "1 once vLLM failed too often and transformers generates in its place.",
     "entropy": "Entropy of the policy, mean over completion tokens, nats.",
     "clip_fraction": "Share of tokens whose gradient the clip stopped.",
     "staleness_seconds": "Mean age of the peers' groups trained on in the last round.",
@@ -66,6 +71,7 @@ _COUNTERS = {
     "rollouts_accepted": "Peers' rollouts admitted and scored.",
     "external_groups_trained": "Peers' groups trained on.",
     "own_groups_trained": "Own groups trained on.",
+    "engine_restarts": "Times the generation engine's process was restarted.",
     "network_restarts": "Times the network process was restarted.",
     "network_foreign_peers": "Peers of another swarm or protocol version that greeted this node.",
     "network_bytes_in": "Payload bytes received.",
@@ -87,6 +93,7 @@ class _Seen:
 
     totals: Totals = field(default_factory=Totals)
     restarts: int = 0
+    engine_restarts: int = 0
     foreign_peers: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
 
@@ -171,6 +178,8 @@ class Metrics:
                 self._gauges[name].set(value)
         self._gauges["staleness_seconds"].set(report.staleness_s or 0.0)
         self._gauges["pool_age_seconds"].set(report.pool_age_s)
+        self._gauges["engine_handover_seconds"].set(report.handover_s or 0.0)
+        self._gauges["engine_given_up"].set(report.engine_given_up)
         self._gauges["last_round_timestamp_seconds"].set(report.time)
         for reason in self._alone_reasons:
             self._alone.labels(reason).set(report.alone == reason)
@@ -227,6 +236,7 @@ class Metrics:
             "rollouts_accepted": new.accepted - old.accepted,
             "external_groups_trained": new.external_groups_trained - old.external_groups_trained,
             "own_groups_trained": new.own_groups_trained - old.own_groups_trained,
+            "engine_restarts": report.engine_restarts - self._seen.engine_restarts,
             "network_restarts": report.network_restarts - self._seen.restarts,
             "network_foreign_peers": report.foreign_peers - self._seen.foreign_peers,
             "network_bytes_in": new.bytes_in - old.bytes_in,
@@ -241,7 +251,11 @@ class Metrics:
         self._count_labelled("rollouts_missed", new.missed, old.missed)
         self._count_labelled("network_dropped", report.network_dropped, self._seen.dropped)
         self._seen = _Seen(
-            new, report.network_restarts, report.foreign_peers, dict(report.network_dropped)
+            new,
+            report.network_restarts,
+            report.engine_restarts,
+            report.foreign_peers,
+            dict(report.network_dropped),
         )
 
     def _count_labelled(self, name: str, new: Any, old: Any) -> None:

@@ -4,10 +4,12 @@ never stopped, as far as the network lets it."""
 import base64
 import copy
 import logging
+import random
 import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from swarmnode.ahead import Ahead
 from swarmnode.assembly import Parts
 from swarmnode.config import RunSettings
 from swarmnode.errors import ConfigError, SwarmNodeError
@@ -30,6 +32,7 @@ class Progress:
     next_number: int = 0  # of the next question this node draws
     evaluated_round: int = -1
     totals: Totals = field(default_factory=Totals)
+    ahead: Ahead | None = None  # in flight; a checkpoint is as if it were not asked yet
 
 
 class Checkpoints:
@@ -100,16 +103,21 @@ class Checkpoints:
 
 
 def _state(progress: Progress, parts: Parts) -> dict[str, Any]:
+    next_number, rng, chance = progress.next_number, parts.rng, parts.generator.state()
+    if (ahead := progress.ahead) is not None:
+        next_number, chance = ahead.next_number, ahead.chance
+        rng = random.Random()  # noqa: S311  takes over the state of the node's own
+        rng.setstate(ahead.rng)
     return {
         "swarm_id": parts.swarm_id.hex(),
         "policy_version": parts.trainer.policy_version,
-        "next_number": progress.next_number,
+        "next_number": next_number,
         "evaluated_round": progress.evaluated_round,
         "totals": asdict(progress.totals),
         "exchange": parts.exchange.state(),
         **{name: part.state() for name, part in _remembering(parts).items()},
-        "generator": base64.b64encode(parts.generator.state()).decode(),
-        "rng": checkpoint.rng_state({"node": parts.rng}, {}),
+        "generator": base64.b64encode(chance).decode(),
+        "rng": checkpoint.rng_state({"node": rng}, {}),
     }
 
 

@@ -83,6 +83,10 @@ LAYERS = {
     "swarmnode.generate": Layer(f"swarmnode.generate swarmnode.config {RECORDS}", TORCH),
     "swarmnode.train": Layer(f"swarmnode.train swarmnode.config {RECORDS}", TORCH),
     #
+    "swarmnode.ahead": Layer("swarmnode.rollout"),
+    "swarmnode.generation": Layer(
+        "swarmnode.config swarmnode.generate swarmnode.train.policy", "torch transformers"
+    ),
     "swarmnode.samples": Layer(f"{RECORDS} swarmnode.train"),
     "swarmnode.evaluation": Layer(f"{RECORDS} swarmnode.report swarmnode.generate swarmnode.tasks"),
     "swarmnode.questions": Layer(
