@@ -98,7 +98,10 @@ LAYERS = {
     "swarmnode.resuming": Layer("swarmnode"),
     "swarmnode.node": Layer("swarmnode protocol", "torch"),
     # The commands: quick to import, so that wrong use is told at once.
-    "swarmnode.cli": Layer("swarmnode.errors", "typer rich", "swarmnode protocol"),
+    "swarmnode.cli": Layer(
+        "swarmnode.errors swarmnode.commands", "typer rich", "swarmnode protocol"
+    ),
+    "swarmnode.commands": Layer("swarmnode.commands", "typer rich", "swarmnode protocol"),
     "swarmnode.__main__": Layer("swarmnode.cli"),
 }
 COMMAND = Layer(
