@@ -20,6 +20,7 @@ from swarmnode.breadth import Breadth
 from swarmnode.config import Settings, corrected
 from swarmnode.errors import ConfigError
 from swarmnode.evaluation import check_held_out
+from swarmnode.failures import Cause
 from swarmnode.gain import GainEstimate
 from swarmnode.generate.choice import choose, has_vllm
 from swarmnode.generate.encode import TextCodec, text_codec
@@ -34,6 +35,7 @@ from swarmnode.networking import ADDRESSES
 from swarmnode.questions import open_tasks, swarm_id
 from swarmnode.run_directory import MANIFEST, RunDirectory
 from swarmnode.swarm.alone import Alone
+from swarmnode.swarm.conversion import Arrival
 from swarmnode.swarm.exchange import Exchange
 from swarmnode.swarm.mixing import Mixing
 from swarmnode.swarm.pool import Pool
@@ -41,6 +43,7 @@ from swarmnode.swarm.private import membership
 from swarmnode.swarm.transport import FetchProblem, Transport
 from swarmnode.tasks.answer import instruction
 from swarmnode.tasks.scorer import Scorer
+from swarmnode.tasks.scoring import TIME_LIMIT_S, Scoring
 from swarmnode.tasks.taskset import TaskSet
 from swarmnode.train import checkpoint
 from swarmnode.train.frozen import Frozen
@@ -59,7 +62,8 @@ MakeTransport = Callable[[Identity, bytes, str], Transport]
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """Everything a node is made of, started. `task_names` maps task digests to names."""
+    """Everything a node is made of, started. `task_names` maps task digests to names; `scorer`
+    is for what this node wrote, `scoring` for what strangers did."""
 
     tasks: TaskSet
     task_names: Mapping[bytes, str]
@@ -73,6 +77,7 @@ class Parts:
     gain: GainEstimate
     breadth: Breadth
     scorer: Scorer
+    scoring: Scoring[Arrival]
     metrics: Metrics
     codec: TextCodec
     prompts: PromptEncoder
@@ -124,11 +129,16 @@ def assemble(
         public_key=identity.public_key,
         model_label=policy.label,
         tasks=task_names,
+        audience=swarm.audience,
         rebuild=lambda digest, seed: tasks.question(task_names[digest], seed),
+        trust=settings.trust,
     )
     scorer = Scorer(swarm.answer_format)
     closing.callback(scorer.close)
     scorer.open()
+    scoring = Scoring[Arrival](Scorer(swarm.answer_format, TIME_LIMIT_S))
+    closing.callback(scoring.close)
+    scoring.open()
     codec = text_codec(policy.tokenizer)
     prompts = prompt_encoder(policy.tokenizer, codec, instruction(swarm.answer_format))
     sharing = settings.sharing
@@ -152,10 +162,11 @@ def assemble(
             sharing.max_wait_rounds,
             foreign.max_uses if foreign else 1,
         ),
-        mixing=Mixing(sharing, settings.hybrid),
+        mixing=Mixing(sharing, settings.hybrid, settings.trust),
         gain=GainEstimate(),
         breadth=Breadth(settings.generate.completions, settings.generate.most_completions),
         scorer=scorer,
+        scoring=scoring,
         metrics=_open_metrics(settings, swarm, policy.label, engine.name, directory, closing),
         codec=codec,
         prompts=prompts,
@@ -207,8 +218,10 @@ def _open_metrics(
         "rollouts_refused": [*Reason],
         "rollouts_missed": [*FetchProblem],
         "alone": [*Alone],
+        "rounds_failed": [*Cause],
     }
     metrics = Metrics(settings.metrics.host, settings.metrics.port, known)
+    metrics.watch_disk(directory.path)
     directory.write(METRICS, "")
     if settings.metrics.port >= 0:
         closing.callback(metrics.close)

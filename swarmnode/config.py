@@ -15,6 +15,7 @@ from msgspec import Meta, inspect
 
 from protocol.limits import MAX_LABEL_BYTES
 from swarmnode.errors import ConfigError
+from swarmnode.unknown_fields import known_fields
 
 Positive = Annotated[int, Meta(ge=1)]
 NonNegative = Annotated[int, Meta(ge=0)]
@@ -137,6 +138,29 @@ class HybridSettings(Section, frozen=True):
     weight: NonNegativeFloat = 1.0  # λ, of peers' part of the loss
 
 
+class TrustSettings(Section, frozen=True):
+    """What strangers may use and what is held against them, each part with its switch: `swarm/`
+    `quota.py`, `standing.py`, `numbers.py`, `copies.py`, `visible.py`."""
+
+    quotas: bool = True  # budgets of announcements and offers, per author, network, newcomers
+    fair_shares: bool = True  # networks are drawn before authors, and authors before rollouts
+    authors_per_network: Positive = 1  # as many as a /24 or /48 counts for in a draw, at most
+    # What newcomers get of a draw, and after how many rounds that took something right of one it is
+    # none any more; 0 rounds: there are no newcomers. The share holds from so many rounds after the
+    # first author was none: at the start everybody is new.
+    newcomer_share: Annotated[float, Meta(ge=0, le=1)] = 0.1
+    newcomer_rounds: NonNegative = 3
+    newcomer_grace: NonNegative = 20
+    standing: bool = True  # who lied too often is disconnected and avoided
+    max_offences: PositiveFloat = 10.0  # points, of those in `swarm/standing.py`
+    offence_half_life_s: PositiveFloat = 3600.0
+    avoid_s: PositiveFloat = 1800.0
+    max_authors: Positive = 4096  # remembered, each about 1 KB
+    numbers: bool = True  # no question is answered twice, nor far from an author's others
+    copies: bool = True  # texts that were taken of another are refused
+    visible: bool = True  # characters that nobody sees are taken out of peers' texts
+
+
 class TrainSettings(Section, frozen=True):
     """One optimiser step per round. The formulas are in `train/objectives/` and `train/loss.py`."""
 
@@ -247,6 +271,7 @@ class Settings(Section, frozen=True):
     generate: GenerateSettings = GenerateSettings()
     sharing: SharingSettings = SharingSettings()
     hybrid: HybridSettings = HybridSettings()
+    trust: TrustSettings = TrustSettings()
     train: TrainSettings = TrainSettings()
     network: NetworkSettings = NetworkSettings()
     run: RunSettings = RunSettings()
@@ -340,6 +365,8 @@ def _problem(
 ) -> str:
     """What is wrong, what is allowed and what was given, as far as msgspec's message tells."""
     plain = str(error).replace("`$.", "`").replace(" - at `$`", "")
+    if unknown := known_fields(str(error), Settings):
+        return f"{plain}; known there: {unknown}"
     found = re.search(r"at `\$\.([a-z0-9_.]+)`", str(error))
     if found is None:
         return plain

@@ -6,8 +6,10 @@ Everything is set from the records that are also written to the run directory, s
 
 import logging
 import math
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -54,13 +56,13 @@ _GAUGES = {
     "peers": "Peers connected.",
     "own_groups_with_signal": "Own groups of the last round whose rewards were not all equal.",
     "paused": "1 while the node rests because it was paused, else 0.",
+    "disk_free_bytes": "Free bytes of the disk that the run is on, now; NaN: it does not say.",
     "last_round_timestamp_seconds": "When the last round ended, Unix time.",
 }
 _COUNTERS = {
     "rounds": "Rounds done.",
     "round_seconds": "Time of the rounds, all phases and what is between them.",
     "rounds_without_step": "Rounds in which no group had a signal, so nothing was learned.",
-    "rounds_failed": "Rounds given up because the environment failed.",
     "scorer_failures": "Rollouts lost because the scorer process died or hung on them.",
     "generated_tokens": "Tokens generated.",
     "rollouts_published": "Own rollouts offered to peers.",
@@ -79,6 +81,7 @@ _LABELLED = {
     "trained_tokens": ("Tokens trained on.", "source"),
     "rollouts_refused": ("Refusals of what peers sent.", "reason"),
     "rollouts_missed": ("Rollouts asked for and not delivered.", "problem"),
+    "rounds_failed": ("Rounds given up because the environment failed.", "cause"),
     "network_dropped": ("Items lost because a queue was full.", "queue"),
     "phase_seconds": ("Where the time of the rounds went.", "phase"),
 }
@@ -185,6 +188,21 @@ class Metrics:
                 self._labelled["phase_seconds"].labels(phase).inc(seconds)
         self._count(report)
 
+    def record_failure(self, cause: str) -> None:
+        """Takes over that a round was given up, at once: no report may come for long."""
+        self._labelled["rounds_failed"].labels(cause).inc()
+
+    def watch_disk(self, path: Path) -> None:
+        """Tells from now on how much is free where `path` is, at every look."""
+
+        def free() -> float:
+            try:
+                return float(shutil.disk_usage(path).free)
+            except OSError:
+                return math.nan
+
+        self._gauges["disk_free_bytes"].set_function(free)
+
     def record_pause(self, is_on: bool) -> None:
         """Takes over that the node was paused or goes on."""
         self._gauges["paused"].set(is_on)
@@ -210,7 +228,6 @@ class Metrics:
             "rounds": 1,
             "round_seconds": report.seconds["total"],
             "rounds_without_step": new.rounds_without_step - old.rounds_without_step,
-            "rounds_failed": new.rounds_failed - old.rounds_failed,
             "scorer_failures": new.scorer_failures - old.scorer_failures,
             "generated_tokens": new.tokens_generated - old.tokens_generated,
             "rollouts_published": new.published - old.published,

@@ -12,7 +12,7 @@ from typing import Any
 from swarmnode.ahead import Ahead
 from swarmnode.assembly import Parts
 from swarmnode.config import RunSettings
-from swarmnode.errors import SwarmNodeError
+from swarmnode.errors import ConfigError, SwarmNodeError
 from swarmnode.report import Totals
 from swarmnode.run_directory import RunDirectory
 from swarmnode.train import checkpoint
@@ -58,6 +58,7 @@ class Checkpoints:
         if progress.round == self._saved_round:
             return
         started = time.monotonic()
+        self._directory.flush_rows()
         trainer = parts.trainer.state()
         checkpoint.save(
             self._directory.checkpoints,
@@ -72,7 +73,8 @@ class Checkpoints:
 
     def resume(self, parts: Parts) -> Progress:
         """From the newest checkpoint, whose state the parts take over; from the start, if there is
-        none. Rows of later rounds are removed. Raises `SwarmNodeError` when every one is damaged.
+        none. Rows of later rounds are removed. Raises `SwarmNodeError` when every one is damaged,
+        `ConfigError` when it is of another model.
         """
         latest = checkpoint.load_latest(self._directory.checkpoints)
         for skipped in latest.skipped:
@@ -86,7 +88,13 @@ class Checkpoints:
                 )
             self._directory.keep_rows_up_to(-1)
             return Progress()
-        progress = _restored(found, parts)
+        try:
+            progress = _restored(found, parts)
+        except SwarmNodeError as error:
+            raise ConfigError(
+                f"{error}; give the --model that the run in {self._directory.path} began with, or "
+                "another --run"
+            ) from error
         self._saved_round = found.round
         self._directory.keep_rows_up_to(found.round)
         parts.metrics.resume(copy.deepcopy(progress.totals))

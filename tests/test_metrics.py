@@ -5,6 +5,7 @@ import re
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 from fakes import round_report
@@ -54,8 +55,9 @@ def scrape(url: str) -> dict[str, float]:
     return {name: float(value) for name, value in samples.items()}
 
 
-def test_a_round_is_told_in_full(metrics: Metrics) -> None:
+def test_a_round_is_told_in_full(metrics: Metrics, tmp_path: Path) -> None:
     url = metrics.open(swarm="demo", model="tiny", sharing="sapo")
+    metrics.watch_disk(tmp_path)
     metrics.record(
         round_report(
             7,
@@ -67,6 +69,7 @@ def test_a_round_is_told_in_full(metrics: Metrics) -> None:
         )
     )
     told = scrape(url)
+    assert told.pop("swarmnode_disk_free_bytes") > 0
     expected = {
         # gauges: the figures of `fakes.round_report`
         "round": 7,
@@ -98,7 +101,6 @@ def test_a_round_is_told_in_full(metrics: Metrics) -> None:
         # counters
         "rounds_total": 1,
         "rounds_without_step_total": 1,
-        "rounds_failed_total": 2,
         "scorer_failures_total": 3,
         "generated_tokens_total": 1000,
         "rollouts_published_total": 8,
@@ -234,3 +236,25 @@ def test_what_peers_give_is_unknown_until_it_is_measured(metrics: Metrics) -> No
     assert math.isnan(scrape(url)["swarmnode_sharing_gain"])
     metrics.record(round_report(2, sharing_gain=1.5, sharing_gain_error=0.5))
     assert scrape(url)["swarmnode_sharing_gain"] == 1.5
+
+
+def test_a_failed_round_is_told_at_once_with_its_cause() -> None:
+    one = Metrics("127.0.0.1", 0, {"rounds_failed": ["disk", "memory"]})
+    try:
+        url = one.open(swarm="demo", model="tiny", sharing="sapo")
+        one.record_failure("disk")
+        told = scrape(url)
+        assert told['swarmnode_rounds_failed_total{cause="disk"}'] == 1
+        assert told['swarmnode_rounds_failed_total{cause="memory"}'] == 0
+        one.record(round_report(7, totals=TOTALS))  # whose totals hold failures, too
+        assert scrape(url)['swarmnode_rounds_failed_total{cause="disk"}'] == 1
+    finally:
+        one.close()
+
+
+def test_free_disk_is_that_of_the_run(metrics: Metrics, tmp_path: Path) -> None:
+    url = metrics.open(swarm="demo", model="tiny", sharing="sapo")
+    metrics.watch_disk(tmp_path)
+    assert 0 < scrape(url)["swarmnode_disk_free_bytes"] < 1e16
+    metrics.watch_disk(tmp_path / "absent")
+    assert math.isnan(scrape(url)["swarmnode_disk_free_bytes"])
