@@ -36,7 +36,7 @@ $(VLLM_STAMP): pyproject.toml constraints-vllm.txt
 
 # vLLM itself, on a CPU: five minutes on two quiet cores.
 test-vllm: $(VLLM_STAMP)
-	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m vllm tests/with_vllm
+	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -o faulthandler_timeout=0 -m vllm tests/with_vllm
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
