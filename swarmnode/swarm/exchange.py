@@ -34,7 +34,7 @@ from swarmnode.swarm.clocks import Clocks
 from swarmnode.swarm.conversion import Arrival
 from swarmnode.swarm.offers import MAX_AUTHORS, Offers
 from swarmnode.swarm.publishing import Published, Publisher
-from swarmnode.swarm.sharding import Sharding
+from swarmnode.swarm.sharding import AUDIENCE, SCALES, Sharding
 from swarmnode.swarm.standing import Offence
 from swarmnode.swarm.transport import (
     Announced,
@@ -84,6 +84,7 @@ class Exchange:
         public_key: bytes,
         model_label: str,
         tasks: Iterable[bytes],
+        audience: int = AUDIENCE,
         rebuild: Callable[[bytes, int], Question],
         trust: TrustSettings = _TRUST,
         seal: Callable[[Message, bytes, bytes], Sealed] = envelope.seal,
@@ -106,7 +107,7 @@ class Exchange:
         self._avoid_s = trust.avoid_s
         known = self._trust.standing.is_established
         self._offers = Offers(settings.keep_announcements, is_known=known)
-        self._sharding = Sharding(public_key)
+        self._sharding = Sharding(public_key, SCALES[audience])
         self._publisher = Publisher(
             transport, self._sharding, self._seal, model_label, settings.max_age_s
         )
@@ -152,15 +153,11 @@ class Exchange:
     def request(self, count: int, rng: Random, now: float) -> int:
         """Fetches `count` offers; returns how many were asked for. First those that could not be
         had before and for which there is another try, then what `sampling` chooses."""
-        again, fresh = [], []
-        for key, offer in self._expire(now).items():
-            if key in self._taken:
-                continue
-            if not self._asking.was_tried(key):
-                fresh.append(offer)
-            elif self._asking.is_open(offer, now):
-                again.append(offer)
-        again = again[:count]
+        current = self._expire(now)
+        taken, tried = self._taken.ids, self._asking.tried  # looked up for each of many offers
+        fresh = [o for key, o in current.items() if key not in taken and key not in tried]
+        wanted = self._asking.wanted()
+        again = [offer for offer in wanted if self._asking.is_open(offer, now)][:count]
         drawn = self._trust.draw(fresh, _author_of, count - len(again), now, rng)
         return self._asking.ask(again + drawn, now)
 
@@ -213,13 +210,17 @@ class Exchange:
         """What peers offer now, as far as this node heard."""
         return list(self._offers.current().values())
 
+    def wanted(self) -> list[Offer]:
+        """Offers that were asked for and are neither there nor too old; those given up, too."""
+        return [offer for offer in self._asking.wanted() if offer.key not in self._taken]
+
     def given_up(self) -> list[tuple[Offer, frozenset[bytes]]]:
         """Offers that were asked for in vain and that nobody is left to be asked for, with the keys
         of the peers that were asked. A new holder opens them again."""
         return [
             (offer, self._asking.asked(offer))
-            for key, offer in self._offers.current().items()
-            if key not in self._taken and self._asking.is_given_up(offer)
+            for offer in self.wanted()
+            if self._asking.is_given_up(offer)
         ]
 
     def lag(self, group: Group) -> int:
@@ -232,6 +233,10 @@ class Exchange:
         """Takes note that the scorer hung on these texts, or died."""
         self.refused[Reason.UNSCORABLE] += 1
         self._blame(arrival.origin.author, Offence.UNSCORABLE, now)
+
+    def refuse_unscored(self) -> None:
+        """Takes note that a rollout was not scored because too many waited: nobody's fault."""
+        self.refused[Reason.UNSCORABLE] += 1
 
     def note_scored(self, group: Group, now: float) -> None:
         """Takes note of our rewards for an admitted rollout: an author that got something right is
@@ -345,6 +350,7 @@ class Exchange:
         if self._trust.blame(author, offence, now):
             log.info("avoiding peer=%s for_s=%g", peer_id(author), self._avoid_s)
             self._offers.drop(author)
+            self._asking.drop(author)
             self._cut(author, now)
 
     def _cut(self, author: bytes, now: float) -> None:
@@ -427,15 +433,15 @@ class Exchange:
             log.debug("refused reason=%s detail=%s", error.reason, error.detail)
             return None
 
-    def _expire(self, now: float) -> dict[bytes, Offer]:
+    def _expire(self, now: float) -> Mapping[bytes, Offer]:
         """Forgets what is too old; returns the offers that are current, by their keys."""
-        self._offers.expire(now - self._settings.max_age_s)
+        oldest = now - self._settings.max_age_s
+        self._offers.expire(oldest)
         lost = self._asking.expire(now)  # their events were lost to a full queue
         if lost:
             self.missed["no_answer"] += lost
-        current = self._offers.current()
-        self._asking.forget(current)
-        return current
+        self._asking.forget(self._taken.ids, oldest)
+        return self._offers.current()
 
 
 def _author_of(offer: Offer) -> bytes:

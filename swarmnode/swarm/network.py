@@ -316,6 +316,7 @@ class Network:
                 "malformed": self._host.malformed,
             },
             relayed=self._neighbours.relayed,
+            tasks=len(anyio.get_running_tasks()),
         )
 
     def _surroundings(self) -> Surroundings:

@@ -203,6 +203,7 @@ class NetworkTransport:
                 restarts=self._restarts,
                 dropped={name: dropped[name] for name in QUEUES},
                 relayed=self._report.relayed if self._report else (),
+                tasks=self._report.tasks if self._report else 0,
             )
 
     def _seen(self) -> tuple[str, str, tuple[str, ...]]:

@@ -19,7 +19,7 @@ from protocol.messages import Item
 # ahead: a node with a large GPU asks some hundred questions a round, of which it publishes a part.
 _WINDOW = 4096
 _PER_S = 64.0  # and ahead for each second in which it was not heard
-_MAX_ANSWERED = 65_536
+MAX_ANSWERED = 65_536
 _KEY_BYTES = 16
 
 
@@ -51,7 +51,7 @@ class Numbers:
         self._highest.move_to_end(author)
         while len(self._highest) > self._max_authors:
             self._highest.popitem(last=False)
-        while len(self._answered) > _MAX_ANSWERED:
+        while len(self._answered) > MAX_ANSWERED:
             self._answered.popitem(last=False)
         return None
 

@@ -4,8 +4,9 @@ When there are too many authors it forgets the one that was silent longest, newc
 cost nothing, and whoever makes many must not push out those who gave something.
 """
 
-from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 
 from swarmnode.swarm.admission import Offer
 
@@ -28,10 +29,13 @@ class Offers:
         self._keep = keep_announcements
         self._max_authors = max_authors
         self._is_known = is_known
-        self._by_author: OrderedDict[bytes, deque[tuple[Offer, ...]]] = OrderedDict()
+        # Announcements by author, oldest first: tuples, as a deque takes 700 bytes for each author.
+        self._by_author: OrderedDict[bytes, tuple[tuple[Offer, ...], ...]] = OrderedDict()
+        self._current: dict[bytes, Offer] = {}  # all of them by key, as last announced
+        self._none_before = math.inf  # nothing kept was announced before
 
     def __len__(self) -> int:
-        return sum(len(offers) for kept in self._by_author.values() for offers in kept)
+        return len(self._current)
 
     @property
     def authors(self) -> int:
@@ -42,32 +46,48 @@ class Offers:
         """Takes the offers of one announcement; they push out those of the author's oldest."""
         if not offers:
             return
-        self._by_author.setdefault(author, deque(maxlen=self._keep)).append(tuple(offers))
+        before = self._by_author.get(author, ())
+        if len(before) == self._keep:
+            self._forget(before[0])
+            before = before[1:]
+        self._by_author[author] = (*before, tuple(offers))
         self._by_author.move_to_end(author)
+        self._none_before = min(self._none_before, offers[0].created)
+        for offer in offers:
+            self._current[offer.key] = offer
         while len(self._by_author) > self._max_authors:
             strangers = (a for a in self._by_author if not self._is_known(a))
             self.drop(next(strangers, next(iter(self._by_author))))
 
     def drop(self, author: bytes) -> None:
         """Forgets what this author offers."""
-        self._by_author.pop(author, None)
+        for announced in self._by_author.pop(author, ()):
+            self._forget(announced)
 
     def expire(self, oldest: float) -> None:
         """Drops what was announced before `oldest` (Unix seconds, the authors' clocks)."""
+        if self._none_before >= oldest:
+            return
+        self._none_before = math.inf
         for author, announcements in list(self._by_author.items()):
-            if all(offers[0].created >= oldest for offers in announcements):
-                continue
-            fresh = [offers for offers in announcements if offers[0].created >= oldest]
-            if fresh:
-                self._by_author[author] = deque(fresh, maxlen=self._keep)
-            else:
+            fresh = tuple(offers for offers in announcements if offers[0].created >= oldest)
+            for offers in announcements:
+                if offers[0].created < oldest:
+                    self._forget(offers)
+            if not fresh:
                 del self._by_author[author]
+                continue
+            self._by_author[author] = fresh
+            for offers in fresh:
+                self._none_before = min(self._none_before, offers[0].created)
+                for offer in offers:  # one may have been in what came later and went before
+                    self._current.setdefault(offer.key, offer)
 
-    def current(self) -> dict[bytes, Offer]:
-        """All offers by their keys, as last announced."""
-        return {
-            offer.key: offer
-            for announcements in self._by_author.values()
-            for offers in announcements
-            for offer in offers
-        }
+    def current(self) -> Mapping[bytes, Offer]:
+        """All offers by their keys, as last announced: a view."""
+        return self._current
+
+    def _forget(self, offers: Sequence[Offer]) -> None:
+        for offer in offers:
+            if self._current.get(offer.key) is offer:  # else announced again
+                del self._current[offer.key]
