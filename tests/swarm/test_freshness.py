@@ -6,6 +6,7 @@ import pytest
 
 from protocol.errors import Reason
 from protocol.messages import Item, clean_text
+from swarmnode.swarm.bounded import RecentIds
 from swarmnode.swarm.copies import Copies, normalised, resemblance, sketch
 from swarmnode.swarm.flood import FloodGate
 from swarmnode.swarm.numbers import Numbers
@@ -221,3 +222,11 @@ def test_without_the_newcomers_budget_new_keys_fill_what_there_is() -> None:
     gate = FloodGate(newcomers=10**9)
     assert all(gate.allows(str(n), 0.0) for n in range(10_000))
     assert len(gate) <= 2 * 4096
+
+
+def test_what_was_added_long_ago_is_not_fresh_even_if_nothing_came_since() -> None:
+    ids = RecentIds(max_items=9, lifetime_s=60.0)
+    ids.add(b"a", 0.0)
+    assert ids.is_fresh(b"a", 60.0)
+    assert not ids.is_fresh(b"a", 61.0)
+    assert not ids.is_fresh(b"b", 0.0)
