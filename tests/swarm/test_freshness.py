@@ -211,8 +211,8 @@ def test_a_publisher_is_heard_so_often_and_then_is_a_flooder() -> None:
 def test_a_flood_of_new_keys_does_not_silence_who_was_heard_before() -> None:
     gate = FloodGate()
     assert gate.allows("honest", 0.0)
-    for window in range(1, 9):
-        heard = [gate.allows(f"{window} {n}", 10.0 * window) for n in range(10_000)]
+    for window in range(1, 45):
+        heard = [gate.allows(f"{window} {n}", 10.0 * window) for n in range(300)]
         assert sum(heard) == 100
         assert gate.allows("honest", 10.0 * window + 5)
     assert len(gate) <= 2 * 4096
