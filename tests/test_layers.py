@@ -78,6 +78,7 @@ LAYERS = {
     "swarmnode.swarm.libp2p_trio": Layer(SWARM, LIBP2P),
     "swarmnode.swarm.libp2p_host": Layer(SWARM, LIBP2P),
     "swarmnode.swarm.libp2p_streams": Layer(SWARM, LIBP2P),
+    "swarmnode.swarm.libp2p_tcp": Layer(SWARM, LIBP2P),
     "swarmnode.swarm.libp2p_gossip": Layer(SWARM, LIBP2P),
     "swarmnode.swarm.libp2p_providers": Layer(SWARM, LIBP2P),
     "swarmnode.generate": Layer(f"swarmnode.generate swarmnode.config {RECORDS}", TORCH),
