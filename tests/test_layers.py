@@ -25,7 +25,7 @@ class Layer(NamedTuple):
 
 
 RECORDS = "swarmnode.errors swarmnode.rollout"
-TORCH = "torch transformers tokenizers safetensors huggingface_hub peft vllm jinja2"
+TORCH = "torch transformers tokenizers safetensors huggingface_hub peft torchao vllm jinja2"
 SWARM = f"swarmnode.swarm protocol swarmnode.config {RECORDS}"
 LIBP2P = "libp2p trio anyio multiaddr google.protobuf"
 # The longest name that fits a module counts. `tasks`, `generate`, `train` and `swarm` do not know

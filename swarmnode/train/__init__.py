@@ -12,6 +12,8 @@
 - `entropy.py`: EPO's entropy bonus and corridor
 - `reference.py`: the frozen policy of the KL term
 - `optimizer.py`: AdamW on float32 master weights; skips a step that is not finite
+- `eight_bit.py`: the same with moments of 8 bits, by torchao
+- `lora.py`: adapters beside frozen weights
 - `trainer.py`: `Trainer.step`, one round's update and its report
 - `measured.py`: what one pass over the samples adds up
 - `checkpoint.py`: atomic, hash-checked checkpoints on disk, and the state of every generator
