@@ -17,6 +17,7 @@
 - `trainer.py`: `Trainer.step`, one round's update and its report
 - `measured.py`: what one pass over the samples adds up
 - `checkpoint.py`: atomic, hash-checked checkpoints on disk, and the state of every generator
+- `footprint.py`: the memory a node will need, before it starts
 - `weights.py`: a model's tensors by name, and whether two sets are of one model
 - `policy.py`: loads model and tokenizer; `hub.py`: whether the hub answers
 
