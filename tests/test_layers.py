@@ -80,6 +80,7 @@ LAYERS = {
     "swarmnode.swarm.libp2p_gossip": Layer(SWARM, LIBP2P),
     "swarmnode.swarm.libp2p_providers": Layer(SWARM, LIBP2P),
     "swarmnode.generate": Layer(f"swarmnode.generate swarmnode.config {RECORDS}", TORCH),
+    "swarmnode.train.footprint": Layer("swarmnode.config", "msgspec"),
     "swarmnode.train": Layer(f"swarmnode.train swarmnode.config {RECORDS}", TORCH),
     #
     "swarmnode.samples": Layer(f"{RECORDS} swarmnode.train"),
