@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test lint check chaos bench container-test clean
+.PHONY: install demo test lint check chaos bench battery battery-short fuzz mutation audit lock sbom \
+	container-test clean
 
 install: $(STAMP)
 
@@ -36,9 +37,44 @@ bench: $(STAMP)
 	$(BIN)/python tests/bench/wire_size.py
 	$(BIN)/python tests/bench/round_profile.py
 
+# All that strangers are tried to do to a node, beside its targets: hours. The short form runs in CI.
+battery: $(STAMP) $(VENV)/.fuzz
+	$(BIN)/python tests/adversary/battery.py --json battery.json
+
+battery-short: $(STAMP)
+	$(BIN)/python tests/adversary/battery.py --short
+
+fuzz: $(STAMP) $(VENV)/.fuzz
+	$(BIN)/python tests/fuzz/fuzz.py
+
+$(VENV)/.fuzz: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	touch $@
+
+mutation: $(STAMP)
+	$(BIN)/python tests/mutation/mutation.py
+
+# Known weaknesses of what is locked, by an advisory service that must be reachable; the check of
+# what is installed needs none and is part of `make test`, too.
+audit: $(STAMP)
+	$(BIN)/python tests/supply/supply.py check
+	test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && \
+		.venv-audit/bin/python -m pip install --quiet pip-audit; }
+	.venv-audit/bin/pip-audit --disable-pip --no-deps -r requirements.lock
+
+# After a change of constraints.txt: the archives that pip takes for it, by their hashes.
+lock: $(STAMP)
+	$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --report .lock-report.json \
+		-c constraints.txt -e '.[dev,fuzz]'
+	$(BIN)/python tests/supply/supply.py lock .lock-report.json
+	rm .lock-report.json
+
+sbom: $(STAMP)
+	$(BIN)/python tests/supply/supply.py sbom sbom.json
+
 # Root, podman and debootstrap: see the head of the script.
 container-test:
 	bash tests/container/run.sh
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-audit build dist .mypy_cache .pytest_cache .ruff_cache
