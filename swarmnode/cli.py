@@ -54,6 +54,13 @@ SwarmKeyOption = Annotated[
         rich_help_panel="Network",
     ),
 ]
+EngineOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What generates: hf, vllm, or auto (vllm where it is installed and there is a GPU).",
+        rich_help_panel="Learning",
+    ),
+]
 RunOption = Annotated[
     Path | None, typer.Option("--run", help="Run directory.", rich_help_panel="Run")
 ]
@@ -157,6 +164,22 @@ def join(
     lr: Annotated[
         float | None, typer.Option(help="Learning rate.", rich_help_panel="Learning")
     ] = None,
+    engine: EngineOption = None,
+    engine_device: Annotated[
+        str | None,
+        typer.Option(
+            help="vLLM's device; auto: another GPU than the trainer's, if any.",
+            rich_help_panel="Learning",
+        ),
+    ] = None,
+    overlap: Annotated[
+        bool | None,
+        typer.Option(
+            "--overlap/--no-overlap",
+            help="Generate for the next round while this one is trained on (vLLM only).",
+            rich_help_panel="Learning",
+        ),
+    ] = None,
     revision: Annotated[
         str | None,
         typer.Option(help="Commit, tag or branch of a hub model.", rich_help_panel="Model"),
@@ -251,6 +274,9 @@ def join(
             "questions": questions,
             "completions": completions,
             "max_new_tokens": max_new_tokens,
+            "engine": engine,
+            "engine_device": engine_device,
+            "overlap": overlap,
         },
         "sharing": {"rule": sharing, "external": external, "role": role},
         "train": {"lr": lr},
@@ -337,6 +363,7 @@ def demo(
     nodes: Annotated[int, typer.Option(min=2, max=16, help="Node processes.")] = 4,
     rounds: Annotated[int, typer.Option(min=13, help="Rounds of each node.")] = 100,
     network: NetworkOption = None,
+    engine: EngineOption = None,
 ) -> int:
     """Run a swarm of real nodes on this machine and watch it learn.
 
@@ -345,7 +372,7 @@ def demo(
     """
     from swarmnode import demo as demo_swarm
 
-    return demo_swarm.run(out, nodes, rounds, network)
+    return demo_swarm.run(out, nodes, rounds, network, engine)
 
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory of a node.")]

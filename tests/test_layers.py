@@ -40,8 +40,9 @@ LAYERS = {
     "swarmnode.breadth": Layer("swarmnode.rollout"),
     "swarmnode.stopping": Layer(""),
     "swarmnode.terminal": Layer("", "rich"),
-    "swarmnode.config": Layer("protocol swarmnode.errors", "msgspec"),
-    "swarmnode.manifest": Layer("protocol swarmnode.errors", "msgspec"),
+    "swarmnode.unknown_fields": Layer("", "msgspec"),
+    "swarmnode.config": Layer("protocol swarmnode.errors swarmnode.unknown_fields", "msgspec"),
+    "swarmnode.manifest": Layer("protocol swarmnode.errors swarmnode.unknown_fields", "msgspec"),
     "swarmnode.identity": Layer("protocol swarmnode.errors", "nacl"),
     "swarmnode.metrics": Layer("swarmnode.errors swarmnode.report", "prometheus_client"),
     "swarmnode.rows": Layer(),
@@ -82,6 +83,10 @@ LAYERS = {
     "swarmnode.generate": Layer(f"swarmnode.generate swarmnode.config {RECORDS}", TORCH),
     "swarmnode.train": Layer(f"swarmnode.train swarmnode.config {RECORDS}", TORCH),
     #
+    "swarmnode.ahead": Layer("swarmnode.rollout"),
+    "swarmnode.generation": Layer(
+        "swarmnode.config swarmnode.generate swarmnode.train.policy", "torch transformers"
+    ),
     "swarmnode.samples": Layer(f"{RECORDS} swarmnode.train"),
     "swarmnode.evaluation": Layer(f"{RECORDS} swarmnode.report swarmnode.generate swarmnode.tasks"),
     "swarmnode.questions": Layer(
@@ -89,6 +94,7 @@ LAYERS = {
     ),
     "swarmnode.assembly": Layer("swarmnode protocol", "torch"),
     "swarmnode.reporting": Layer("swarmnode protocol"),
+    "swarmnode.failures": Layer("swarmnode.errors", "torch safetensors"),
     "swarmnode.resuming": Layer("swarmnode"),
     "swarmnode.node": Layer("swarmnode protocol", "torch"),
     # The commands: quick to import, so that wrong use is told at once.

@@ -10,6 +10,7 @@ from protocol.names import peer_id, question_seed, shard_of
 from simulated_swarm.air import Air, SimulatedTransport
 from simulated_swarm.signing import StandIn, public_key
 from swarmnode.config import HybridSettings, SharingSettings
+from swarmnode.report import Totals
 from swarmnode.rollout import Completion, Group, Question
 from swarmnode.swarm import sampling
 from swarmnode.swarm.conversion import Arrival
@@ -22,6 +23,7 @@ SWARM = bytes(range(32))
 TASK = b"task"
 COMPLETIONS = 8
 _HELD_OUT_EVERY = 16  # of the questions
+_STEP = 64  # characters between the beginnings of answers: few thousand different ones
 
 
 def question(digest: bytes, seed: int) -> Question:
@@ -80,6 +82,7 @@ class Member:
             sharing.pool_groups, sharing.max_age_s, sharing.max_wait_rounds, hybrid.max_uses
         )
         self.mixing = Mixing(sharing, hybrid)
+        self.totals = Totals()
 
     def run_round(self, now: float) -> Round:
         """One round, as in `Node.run_round`."""
@@ -97,6 +100,10 @@ class Member:
         self.pool.expire(now, self.round)
         chosen = self.mixing.choose(self.pool.groups(), self.exchange.lag, self.rng)
         self.pool.take(chosen)
+        self.totals.external_groups_trained += len(chosen)
+        for group in chosen:
+            assert group.origin is not None
+            self.totals.note_trained_from(peer_id(group.origin.author))
         wanted = sampling.fetch_count(
             self.mixing.external,
             self._setting.sharing.fetch_factor,
@@ -121,7 +128,7 @@ class Member:
                 return self._number, asked
 
     def _text(self) -> str:
-        at = self.rng.randrange(len(self._setting.book) - self._setting.text_bytes)
+        at = self.rng.randrange(0, len(self._setting.book) - self._setting.text_bytes, _STEP)
         right = "1" if self.rng.random() < self._skill else "0"
         return right + self._setting.book[at : at + self._setting.text_bytes]
 

@@ -24,8 +24,9 @@ from swarmnode.swarm.reach import Reach, Scope
 
 # Seconds before each look into the DHT, counted from the first connection; the last one repeats.
 # A look costs some 10 KB in a small swarm. Provider records live a day, so what is repeated is
-# for newcomers to be found and for replacing peers that left.
-_LOOKS_S = (1.0, 2.0, 7.0, 20.0, 60.0)
+# for newcomers to be found, who are likelier to find this node by themselves. Who loses peers
+# looks as at first.
+_LOOKS_S = (1.0, 2.0, 7.0, 20.0, 60.0, 180.0, 600.0)
 _LOOK_TIMEOUT_S = 20
 _PROVIDERS = 32  # asked for at one look
 # Connected peers of the swarm above which no more are sought: GossipSub keeps 6 to 12 neighbours.
@@ -39,8 +40,10 @@ _DIALS, _WINDOW_S = 60, 60.0
 _NOT_AGAIN_S = 30.0  # after a dial that failed
 _REMEMBERED = 256  # dialled peers whose address is kept until they turn out to be of the swarm
 _CHECK_S = 1.0
-_ASKED_AT_ONCE = 2  # peers asked whom they know, each so often:
-_ASK_AGAIN_S = 300.0
+# New peers are asked whom they know, so many at once; after that one in so many seconds, so that
+# the answers, which name dozens in a large swarm, cost the same in any.
+_ASKED_AT_ONCE = 2
+_ASK_AGAIN_S = 60.0
 _SAVE_S = 5.0  # between writes of the book
 
 
@@ -109,7 +112,9 @@ class Seeker:
                 await anyio.sleep(_CHECK_S)
                 continue
             pause_s = _LOOKS_S[min(looks, len(_LOOKS_S) - 1)]
-            await anyio.sleep(pause_s * self._rng.uniform(0.75, 1.25))
+            if await self._lost_some_within(pause_s * self._rng.uniform(0.75, 1.25)):
+                looks = 0
+                continue
             looks += 1
             with suppress(HostError):  # nobody in the table yet, or all gone: the next look tells
                 await self._host.provide(self._cid, _LOOK_TIMEOUT_S)
@@ -119,6 +124,18 @@ class Seeker:
                 found = await self._host.find_providers(self._cid, _PROVIDERS, _LOOK_TIMEOUT_S)
                 # Who told is not known, but a DHT answers for all networks: none is too narrow.
                 await self._connect_some(found, Scope.LOOPBACK)
+
+    async def _lost_some_within(self, pause_s: float) -> bool:
+        """Waits so long, or until fewer peers of the swarm are connected than were before and more
+        are wanted."""
+        until = time.monotonic() + pause_s
+        most = len(self._neighbours.members)
+        while (left_s := until - time.monotonic()) > 0:
+            await anyio.sleep(min(_CHECK_S, left_s))
+            if len(self._neighbours.members) < most and self._wants:
+                return True
+            most = max(most, len(self._neighbours.members))
+        return False
 
     async def _redial(self) -> None:
         """Dials the peers in the book, and those of the local network, while more are wanted."""
@@ -136,19 +153,18 @@ class Seeker:
             await anyio.sleep(_CHECK_S)
 
     async def _make_acquaintance(self) -> None:
-        """Asks each neighbour, now and then, where it is and whom it knows."""
+        """Asks each neighbour where it is and whom it knows, and one of them now and then again."""
         while True:
             await anyio.sleep(_CHECK_S)
             now = time.monotonic()
             members = self._neighbours.members
-            self._asked = {
-                peer: at
-                for peer, at in self._asked.items()
-                if peer in members and now - at < _ASK_AGAIN_S
-            }
+            self._asked = {peer: at for peer, at in self._asked.items() if peer in members}
             unasked = [peer for peer in members if peer not in self._asked]
+            chosen = self._rng.sample(unasked, min(_ASKED_AT_ONCE, len(unasked)))
+            if not chosen and self._asked and now - max(self._asked.values()) > _ASK_AGAIN_S:
+                chosen = [min(self._asked, key=self._asked.__getitem__)]
             async with anyio.create_task_group() as tasks:
-                for peer in self._rng.sample(unasked, min(_ASKED_AT_ONCE, len(unasked))):
+                for peer in chosen:
                     self._asked[peer] = now
                     tasks.start_soon(self._get_to_know, peer)
 
@@ -189,7 +205,8 @@ class Seeker:
     ) -> None:
         usable = self._reach.usable(addresses, told_from)
         knows_nothing = not addresses and not self._reach.lan_only  # the library may know more
-        if peer in self._dialling or not (usable or knows_nothing):
+        is_barred = peer in self._dialling or self._neighbours.avoids(peer)
+        if is_barred or not (usable or knows_nothing):
             return
         self._dialling.add(peer)
         try:

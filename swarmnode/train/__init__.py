@@ -3,6 +3,7 @@
 - `advantage.py`: rewards of one group → group-relative advantages, by the rule's name
 - `batch.py`: `Sample`s → right-padded micro-batches under a padded-token budget
 - `logprob.py`: per-token log-probabilities and entropies, LM head at completion positions only
+- `head.py`: those from hidden states, by tiles of the vocabulary
 - `prefix.py`: hidden states of completions, each distinct prompt computed once
 - `objectives/`: what is minimised, one small file per paper and one table of names
 - `loss.py`: an objective's terms averaged over own and peers' completions; KL to a reference

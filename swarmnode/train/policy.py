@@ -7,6 +7,7 @@ Not done here: sampling, adapters, quantisation.
 """
 
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -102,12 +103,17 @@ def load(settings: ModelSettings) -> Policy:
 def save(policy: Policy, folder: Path) -> None:
     """Exports model and tokenizer as a folder that `load` and transformers read.
 
-    Raises `SwarmNodeError`. Not atomic: a run is resumed from its checkpoints, not from here.
+    It replaces `folder`, which a crash leaves whole or absent. Raises `SwarmNodeError`.
     """
+    unfinished = folder.with_name(f".{folder.name}.saving")
     try:
-        policy.model.save_pretrained(folder)
-        policy.tokenizer.save_pretrained(folder)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        policy.model.save_pretrained(unfinished)
+        policy.tokenizer.save_pretrained(unfinished)
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
     except (OSError, SafetensorError) as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
         raise SwarmNodeError(
             f"cannot export the model to {folder}: {_first_line(error)}"
         ) from error

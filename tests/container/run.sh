@@ -49,7 +49,7 @@ build() {
         flags+=(--build-arg "$name=/run/$name" --volume "${!name}:/run/$name:ro")
     done
     say "building $IMAGE on $BASE_IMAGE"
-    nice -n 15 buildah build "${flags[@]}" . >"$work/build.log" 2>&1 ||
+    nice buildah build "${flags[@]}" . >"$work/build.log" 2>&1 ||
         { tail -n 30 "$work/build.log"; fail "the build"; }
 }
 

@@ -217,3 +217,12 @@ def test_what_holders_say_stays_within_bounds() -> None:
         one.note_held(key(7), rng.randbytes(64))
     assert one.remembered <= 1024
     assert max(map(len, one._held.values())) <= 192
+
+
+def test_an_author_that_is_avoided_is_not_asked_again() -> None:
+    one, offer = asking()
+    fail(one, offer, NOW)
+    one.drop(key(2))
+    assert one.wanted() == [offer]
+    one.drop(offer.author)
+    assert one.wanted() == []
