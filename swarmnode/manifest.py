@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from protocol import limits, names
 from swarmnode.errors import ConfigError
+from swarmnode.unknown_fields import known_fields
 
 # Printable ASCII without spaces: names are metric labels, and peers are greeted with the swarm's.
 Name = Annotated[
@@ -96,7 +97,9 @@ def _parse(text: bytes, source: str) -> Manifest:
     try:
         manifest = msgspec.toml.decode(text, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"manifest {source}: {error}") from error
+        known = known_fields(str(error), Manifest)
+        more = f"; known there: {known}" if known else ""
+        raise ConfigError(f"manifest {source}: {error}{more}") from error
     seen = [task.name for task in manifest.tasks]
     if len(set(seen)) != len(seen):
         raise ConfigError(f"manifest {source}: two tasks have the same name")

@@ -69,6 +69,13 @@ class Fetch(_Message, frozen=True, tag=True):
     ids: tuple[bytes, ...]
 
 
+class Avoid(_Message, frozen=True, tag=True):
+    """Cut `peer` off, and keep it off for so many seconds."""
+
+    peer: str
+    seconds: float
+
+
 class Listening(_Message, frozen=True, tag=True):
     """The host listens: the node may go on."""
 
@@ -108,7 +115,7 @@ class Report(_Message, frozen=True, tag=True):
 
 REPORT_S = 1.0  # also the heartbeat by which the node knows that the network process lives
 
-Command = Start | Listen | Publish | Hold | Fetch
+Command = Start | Listen | Publish | Hold | Fetch | Avoid
 Message = Listening | Failed | Notice | Report | AnyEvent
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -106,6 +106,9 @@ class Libp2pHost:
     async def peers(self) -> list[str]:
         return sorted(str(peer) for peer in self._host.get_connected_peers())
 
+    async def disconnect(self, peer: str) -> None:
+        await self._disconnect(ID.from_base58(peer))
+
     async def relayed(self) -> list[str]:
         return []  # it neither relays nor dials through relays
 

@@ -170,6 +170,9 @@ class NetworkTransport:
                 with self._lock:
                     self._fail(lost.peer, lost.ids, "too many fetches are waiting")
 
+    def avoid(self, peer: str, seconds: float) -> None:
+        self._outgoing.avoid(peer, seconds)
+
     def poll(self) -> list[AnyEvent]:
         oldest = time.monotonic() - _FORGOTTEN_S
         with self._lock:

@@ -177,6 +177,11 @@ class Transport(Protocol):
         """
         ...
 
+    def avoid(self, peer: str, seconds: float) -> None:
+        """Disconnects `peer`, and for so long hears nothing of it, serves it nothing and dials it
+        not, as far as the library can refuse; what others pass on of it is dropped."""
+        ...
+
     def poll(self) -> list[AnyEvent]:
         """Everything that arrived since the last call, oldest first."""
         ...
