@@ -20,7 +20,7 @@ from swarmnode import config, manifest
 from swarmnode.config import ModelSettings, Settings
 from swarmnode.errors import ConfigError, SwarmNodeError
 from swarmnode.rows import newest_rows
-from swarmnode.run_view import check_is_run, mean_accuracy
+from swarmnode.run_view import check_is_run, mean_accuracy, peers_trained_from
 
 CARD = "README.md"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -136,6 +136,7 @@ def card(run: Path, settings: Settings, state: Any, round: int) -> str:
     head += [f"base_model: {json.dumps(base)}"] if is_hub else []
     head += ["tags:", "- swarmnode", "- reinforcement-learning", "- grpo", "- sapo"]
     tasks = ", ".join(f"`{task.name}`" for task in swarm.tasks)
+    others = totals.get("trained_from_others", 0)  # older checkpoints name all
     lines = [
         "---", *head, "---", f"# {settings.model.label or Path(base).name}, trained in a swarm", "",
         f"`{base}` after {round:,} rounds ({state['policy_version']:,} optimiser steps) of GRPO in "
@@ -147,7 +148,7 @@ def card(run: Path, settings: Settings, state: Any, round: int) -> str:
         f"| objective, advantage | {settings.train.objective}, {settings.train.advantage} |",
         f"| own groups trained on | {totals['own_groups_trained']:,} |",
         f"| peers' groups trained on | {totals['external_groups_trained']:,} |",
-        f"| peers they came from | {len(totals['trained_from']):,} |",
+        f"| peers they came from | {peers_trained_from(totals['trained_from'], others)} |",
         f"| tokens generated | {totals['tokens_generated']:,} |",
         f"| tasks | {tasks} |", "",
     ]  # fmt: skip

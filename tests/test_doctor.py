@@ -12,6 +12,7 @@ from swarmnode import config, doctor, identity
 from swarmnode.config import ModelSettings, NetworkSettings, Settings
 from swarmnode.doctor import machine, model, network
 from swarmnode.doctor.check import Level
+from swarmnode.tasks import scorer
 
 DEMO_PARAMETERS = 257_376  # as the README says
 
@@ -121,6 +122,15 @@ def test_where_it_listens_decides_who_reaches_it(host: str, level: Level) -> Non
     assert network.reachability(NetworkSettings(host=host)).level is level
 
 
+def test_a_kernel_without_a_layer_of_the_sandbox_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert machine.sandbox().level is not Level.PROBLEM
+    # A layer that no kernel has stands for one that this kernel lacks.
+    monkeypatch.setattr(scorer, "LAYERS", (*scorer.LAYERS, "moat"))
+    found = machine.sandbox()
+    assert found.level is Level.WARNING
+    assert "moat" in found.found
+
+
 def test_too_many_threads_and_an_unknown_gpu_are_told() -> None:
     assert machine.cores(100_000).level is Level.WARNING
     assert machine.gpu("cuda:99").level is Level.PROBLEM
@@ -136,8 +146,8 @@ def test_exit_code_says_whether_there_is_a_problem(
     assert found["ok"]
     names = [check["name"] for check in found["checks"]]
     assert names == [
-        "python", "packages", "gpu", "cores", "open files", "clock", "key", "model", "memory",
-        "disk", "network", "port", "reachable",
+        "python", "packages", "gpu", "cores", "open files", "clock", "key", "sandbox", "model",
+        "memory", "disk", "network", "port", "reachable",
     ]  # fmt: skip
     identity.create(tmp_path / "identity.key")
     (tmp_path / "identity.key").chmod(0o644)

@@ -13,6 +13,7 @@ recurrent state, whose cache cannot be copied. Not done here: scoring, evaluatio
 """
 
 import inspect
+import logging
 from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,10 +26,13 @@ from transformers import PreTrainedModel
 from swarmnode.errors import ConfigError, SwarmNodeError
 from swarmnode.generate.cache import make_room
 from swarmnode.generate.encode import TextCodec
+from swarmnode.generate.generator import EngineReport
 from swarmnode.generate.light import LightRun, decodes_lightly
 from swarmnode.generate.prompt import PromptEncoder
 from swarmnode.generate.sampling import choose
 from swarmnode.rollout import Completion, Question
+
+log = logging.getLogger(__name__)
 
 # Padded tokens of one batch, cache included (sequences × longest). A 0.5 B-parameter model keeps
 # about 12 KiB per token in bfloat16: 0.8 GiB. More runs out of memory sooner, less is slower.
@@ -69,30 +73,65 @@ class HFGenerator:
         self._temperature = temperature
         self._max_batch_tokens = max_batch_tokens
         self._chance = torch.Generator(device=model.device).manual_seed(seed)
+        self._policy_version = 0
+        self._answered_version = 0
+        self._begun: list[list[Completion]] | None = None
         self._is_light: bool | None = None  # measured before the first batch
         self._optional = {"position_ids", "logits_to_keep"} & set(
             inspect.signature(model.forward).parameters
         )
 
+    @property
+    def version(self) -> int:
+        """The policy version that the last answers come from."""
+        return self._answered_version
+
     def generate(self, questions: Sequence[Question], completions: int) -> list[list[Completion]]:
         """`completions` samples per question. Raises `SwarmNodeError` if one alone does not fit
         into memory, `ConfigError` if a prompt does not fit into the model's context."""
+        self._answered_version = self._policy_version
         return self._answer(questions, completions, self._temperature)
+
+    def begin(self, questions: Sequence[Question], completions: int) -> None:
+        """Generates at once: the weights may change as soon as this returns."""
+        self._begun = self.generate(questions, completions)
+
+    def finish(self) -> list[list[Completion]]:
+        """What `begin` generated."""
+        answers, self._begun = self._begun, None
+        if answers is None:
+            raise ValueError("nothing was begun")
+        return answers
 
     def greedy(self, questions: Sequence[Question]) -> list[Completion]:
         """One completion per question, the most probable token at every step; uses no chance."""
         return [group[0] for group in self._answer(questions, 1, None)]
 
     def update(self, policy_version: int) -> None:
-        """Nothing to do: the trainer changes the weights in place."""
+        """Notes the version: the trainer changes the weights in place."""
+        self._policy_version = policy_version
+
+    def rest(self) -> None:
+        """Nothing to do: it keeps no memory."""
+
+    def report(self) -> EngineReport:
+        """See `Generator`."""
+        return EngineReport("hf")
+
+    def close(self) -> None:
+        """Nothing to do: it started nothing."""
 
     def state(self) -> bytes:
         """The state of the random generator (about 5 kB on a CPU, 16 bytes on a GPU)."""
         return bytes(self._chance.get_state().tolist())
 
     def restore(self, state: bytes) -> None:
-        """Continues where `state` was taken, on the same kind of device."""
-        self._chance.set_state(torch.tensor(list(state), dtype=torch.uint8))
+        """Continues where `state` was taken, on the same kind of device. After a run with another
+        engine chance begins at its seed."""
+        if len(state) == len(self._chance.get_state()):
+            self._chance.set_state(torch.tensor(list(state), dtype=torch.uint8))
+        else:
+            log.info("the run's chance was another engine's: this one's begins anew")
 
     def _answer(
         self, questions: Sequence[Question], completions: int, temperature: float | None

@@ -147,7 +147,7 @@ class LightRun:
             scores = scores.masked_fill(padding, -torch.inf)
         each = prompts * heads * group
         own_keys = room[0].flatten(0, 2)[:, : self._filled]
-        own_scores = torch.bmm(asked.view(each, -1, size), own_keys.transpose(1, 2))
+        own_scores = torch.bmm(asked.reshape(each, -1, size), own_keys.transpose(1, 2))
         scores = torch.cat([scores.view(each, -1, longest), own_scores], dim=-1)
         weights = scores.softmax(dim=-1)
         seen = torch.bmm(

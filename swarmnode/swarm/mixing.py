@@ -22,11 +22,12 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from swarmnode.config import HybridSettings, SharingSettings
+from swarmnode.config import HybridSettings, SharingSettings, TrustSettings
 from swarmnode.rollout import Group
 from swarmnode.swarm import sampling
 from swarmnode.swarm.ability import Ability
 from swarmnode.swarm.guard import Guard
+from swarmnode.swarm.quota import fair_weights
 
 # The least chance of a group to be drawn, relative to the greatest: none is shut out for good.
 _LEAST_PRIORITY = 0.02
@@ -37,7 +38,10 @@ Lag = Callable[[Group], int]
 class Mixing:
     """What this node decides by `sharing.rule`, with what it remembers for it."""
 
-    def __init__(self, sharing: SharingSettings, hybrid: HybridSettings) -> None:
+    def __init__(
+        self, sharing: SharingSettings, hybrid: HybridSettings, trust: TrustSettings | None = None
+    ) -> None:
+        self._fair_to = trust.authors_per_network if trust and trust.fair_shares else 0
         self._rule = sharing.rule
         stretch = hybrid.stretch if sharing.rule == "hybrid" else 1.0
         self.external = round(stretch * sharing.external)  # J at most
@@ -126,6 +130,12 @@ class Mixing:
             if self.is_useful(group) and lag(group) <= self._hybrid.max_lag
         ]
         weights = [self._priority(group) for group in useful]
+        if (
+            self._fair_to
+        ):  # as what is fetched: else one author's many useful groups crowd out others
+            owners = [(o.author, o.network) for o in (group.origin for group in useful) if o]
+            shares = fair_weights(owners, self._fair_to)
+            weights = [weight * share for weight, share in zip(weights, shares, strict=True)]
         return sampling.choose_weighted(useful, weights, count, rng)
 
     def _priority(self, group: Group) -> float:

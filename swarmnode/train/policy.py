@@ -10,6 +10,7 @@ Not done here: sampling, quantisation.
 """
 
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -109,13 +110,18 @@ def save(policy: Policy, folder: Path) -> None:
     """Exports model and tokenizer as a folder that `load` and transformers read; adapters are
     merged into the weights.
 
-    Raises `SwarmNodeError`. Not atomic: a run is resumed from its checkpoints, not from here.
+    It replaces `folder`, which a crash leaves whole or absent. Raises `SwarmNodeError`.
     """
+    unfinished = folder.with_name(f".{folder.name}.saving")
     try:
+        shutil.rmtree(unfinished, ignore_errors=True)
         merged = merged_state(policy.model) if has_adapters(policy.model) else None
-        policy.model.save_pretrained(folder, state_dict=merged)
-        policy.tokenizer.save_pretrained(folder)
+        policy.model.save_pretrained(unfinished, state_dict=merged)
+        policy.tokenizer.save_pretrained(unfinished)
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
     except (OSError, SafetensorError) as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
         raise SwarmNodeError(
             f"cannot export the model to {folder}: {_first_line(error)}"
         ) from error

@@ -65,6 +65,10 @@ class StepReport:
     # Effective sample size of peers' completions divided by their number, (Σw)² / (n Σw²), with w
     # our probability over the sampler's per token (geometric mean): 1, all alike as likely here.
     effective_ratio: float | None = None
+    # Over the tokens of `kl_own`: the mean of the differences' size, and the k3 estimate of the
+    # same divergence, mean of r − 1 − log r with r = policy's probability / sampler's, never < 0.
+    gap_own: float | None = None
+    kl_own_k3: float | None = None
     # What the own and the peers' part of the step do for this node; where it was asked for.
     alignment: Alignment | None = None
 
@@ -354,6 +358,8 @@ def _report(
         kl_reference=_mean(first.reference_kl, tokens) if first and has_reference else None,
         outliers=outliers,
         effective_ratio=_effective_ratio(first) if first else None,
+        gap_own=_mean(first.gap_own, first.kl_own_tokens) if first else None,
+        kl_own_k3=_mean(first.kl_own_k3, first.kl_own_tokens) if first else None,
     )
 
 

@@ -289,6 +289,9 @@ def test_reports_the_gap_between_sampler_and_policy(tiny: Tiny) -> None:
         ],
     )
     assert report.kl_own == pytest.approx(0.3, abs=1e-5)
+    assert report.gap_own == pytest.approx(0.3, abs=1e-5)
+    # e^−d + d − 1: 0.106531 and 0.004837
+    assert report.kl_own_k3 == pytest.approx((0.106531 + 0.004837) / 2, abs=1e-5)
     assert report.kl_external == pytest.approx(-0.25, abs=1e-5)
     assert train(model, [Sample((3,), (4,), 1.0, False)]).kl_own is None
 
