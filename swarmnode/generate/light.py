@@ -246,7 +246,8 @@ def _layers(model: Any) -> list[Any]:
 
 
 def _norm(norm: Any, hidden: Tensor) -> Tensor:
-    return _rms(hidden, norm.weight, norm.variance_epsilon)
+    weight: Tensor = norm.weight
+    return _rms(hidden, weight, norm.variance_epsilon)
 
 
 def _rms(states: Tensor, weight: Tensor, epsilon: float) -> Tensor:
