@@ -252,7 +252,7 @@ def _norm(norm: Any, hidden: Tensor) -> Tensor:
 
 def _rms(states: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     """RMS norm over the last axis; `functional.rms_norm` makes nearly twice as many calls."""
-    norms = torch.linalg.vector_norm(states, dim=-1, keepdim=True)
+    norms: Tensor = torch.linalg.vector_norm(states, dim=-1, keepdim=True)
     scales = norms.square_().div_(states.shape[-1]).add_(epsilon).rsqrt_()
     return (states * scales).mul_(weight)
 
