@@ -3,8 +3,8 @@
 The engine is told of a model with larger heads whose further dimensions are zero: rows of the
 query, key and value projections, columns of the output projection. Rotary embedding turns dimension
 i with dimension i + size/2 by θ^(−2i/size), so each half of a head is padded by itself, and θ is
-raised to padded/true, which keeps every angle. The score's scale is 1/√size, so the query projection
-is multiplied by √(padded / true). The two models are equal but for rounding.
+raised to padded/true, which keeps every angle. The score's scale is 1/√size, so the query
+projection is multiplied by √(padded / true). The two models are equal but for rounding.
 
 For models that are laid out as Llama and normalise no heads; others are left as they are.
 """
