@@ -1,6 +1,6 @@
 """An engine without vLLM: what it answers is a pure function of weights, prompt and seed.
 
-It has in common with the real one what `engine_contract.py` checks; `tests/with_vllm` does so there.
+It has in common with the real one what `engine_contract.py` checks, which `tests/with_vllm` does.
 """
 
 import hashlib
