@@ -172,6 +172,13 @@ def join(
             rich_help_panel="Learning",
         ),
     ] = None,
+    lora_rank: Annotated[
+        int | None,
+        typer.Option(
+            help="Train adapters of this rank instead of the weights; 0: the weights.",
+            rich_help_panel="Learning",
+        ),
+    ] = None,
     revision: Annotated[
         str | None,
         typer.Option(help="Commit, tag or branch of a hub model.", rich_help_panel="Model"),
@@ -261,7 +268,13 @@ def join(
     """
     flags: dict[str, dict[str, Any]] = {
         "": {"swarm": swarm},
-        "model": {"name": model, "revision": revision, "label": label, "device": device},
+        "model": {
+            "name": model,
+            "revision": revision,
+            "label": label,
+            "device": device,
+            "lora_rank": lora_rank,
+        },
         "generate": {
             "questions": questions,
             "completions": completions,
