@@ -30,6 +30,7 @@
         libp2p_gossip.py    the gate between strangers' gossip and py-libp2p
         libp2p_providers.py provider records, so that both kinds find each other
         libp2p_streams.py   its streams
+        libp2p_tcp.py       its connections, which end when they are closed
         alive.py            pings, by which it finds dead connections
       multiaddr.py        addresses and peer ids, text and binary
       ports.py            which port is free
