@@ -14,6 +14,7 @@ arms of one regime and seed a node draws the same stream of questions.
 import copy
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import Any
@@ -21,7 +22,8 @@ from typing import Any
 from protocol.messages import Item, Rollout
 from protocol.names import question_seed
 from swarmnode.breadth import Breadth
-from swarmnode.config import HybridSettings
+from swarmnode.config import DefenceSettings, HybridSettings
+from swarmnode.defending import Defence
 from swarmnode.rollout import Completion, Group, Origin, Question
 from swarmnode.samples import samples_of
 from swarmnode.swarm import sampling
@@ -39,6 +41,9 @@ from .world import World
 # As in `swarmnode.node`: a peer's completion may be twice as long as this node's own limit.
 _LONGEST_EXTERNAL = 2
 _LABEL = "laboratory"
+
+# Without a defence, as in the published experiment.
+UNLIMITED = DefenceSettings(author_share=1.0, per_question=0)
 
 Row = dict[str, Any]
 
@@ -98,8 +103,10 @@ def _at_start(swarm: "SimulatedSwarm", run: Run) -> list[dict[str, float]]:
 class SimulatedSwarm:
     """All nodes of a run, and the one generator that answers for them."""
 
-    def __init__(self, run: Run, world: World) -> None:
-        self.nodes = [SimulatedNode(number, run, world) for number in range(run.regime.nodes)]
+    def __init__(self, run: Run, world: World, defence: DefenceSettings | None = None) -> None:
+        self.nodes = [
+            SimulatedNode(number, run, world, defence) for number in range(run.regime.nodes)
+        ]
         self._run = run
         self._world = world
         self._generator = SwarmGenerator(
@@ -149,13 +156,21 @@ class SimulatedSwarm:
 class SimulatedNode:
     """One node: its own model, optimiser, pool and chance. Made by `SimulatedSwarm`."""
 
-    def __init__(self, number: int, run: Run, world: World) -> None:
+    def __init__(
+        self, number: int, run: Run, world: World, defence: DefenceSettings | None = None
+    ) -> None:
         self._run = run
+        self.judged: Counter[tuple[bytes, bool]] = Counter()  # peers' completions, by author
+        self.defence = defence and Defence(
+            defence, world.swarm.answer_format, world.codec.encode_spans
+        )
         self._world = world
         self._sharing = sharing_settings(run)
         self._train = train_settings(run)
         self._hybrid = hybrid_settings(run) if run.arm.rule == "hybrid" else None
-        self._mixing = Mixing(self._sharing, self._hybrid or HybridSettings())
+        self._mixing = Mixing(
+            self._sharing, self._hybrid or HybridSettings(), defence or UNLIMITED
+        )
         small = number >= run.regime.nodes - run.regime.small
         assert not small or world.small is not None
         self.model = copy.deepcopy(world.small if small else world.model)
@@ -205,6 +220,8 @@ class SimulatedNode:
         own = list(groups[: len(groups) - len(self._paired)])
         self._second = list(groups[len(own) :])
         self._mixing.note_own(own)
+        if self.defence:
+            self.defence.note_own(own)
         self._breadth.note(own)
         return own
 
@@ -245,6 +262,8 @@ class SimulatedNode:
             _arrived(offered[offer.key], round)
             for offer in sampling.choose_offers(offers, wanted, self._sampling_rng)
         ]
+        if self.defence:
+            self.defence.note_peers(self._received)
         for group in self._received:
             if self._mixing.is_useful(group):
                 self._pool.add(group)
@@ -263,6 +282,8 @@ class SimulatedNode:
             eos_id=self._eos_id,
             max_completion_tokens=_LONGEST_EXTERNAL * self._run.regime.max_new_tokens,
             foreign_advantages=self._foreign_advantages if self._hybrid else None,
+            is_imitable=self._is_imitable,
+            verified=self.defence.verified_marks if self.defence else None,
         )
         share = self._mixing.foreign_share
         every = self._sharing.gain_every
@@ -279,7 +300,15 @@ class SimulatedNode:
         return lag
 
     def _foreign_advantages(self, task: str, rewards: Sequence[float]) -> Sequence[float]:
-        return foreign_advantages(rewards, self._mixing.ability.rate(task), self._hybrid)
+        rate = self._mixing.ability.rate(task)
+        values = foreign_advantages(rewards, rate, self._hybrid)
+        return self.defence.bounded(values) if self.defence else values
+
+    def _is_imitable(self, group: Group, completion: Completion) -> bool:
+        found = self.defence is None or self.defence.is_imitable(group, completion)
+        assert group.origin is not None
+        self.judged[group.origin.author, found] += 1
+        return found
 
     def _batch(self, useful: Sequence[Group]) -> list[Group]:
         """Which own groups with signal are trained on now (`Arm`)."""

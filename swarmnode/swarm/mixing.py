@@ -14,6 +14,8 @@ the published rule (arXiv 2509.08721, section 4), each with its switch in `confi
 6. A fall of the own reward lowers the weight of peers' part (`guard`, `guard.py`).
 7. A group may take part in more than one step (`max_uses`), and one whose author has moved on by
    more than `max_lag` policy versions in none.
+8. No author and no question is more than its part of a round (`config.DefenceSettings`), and an
+   author that was blamed less (`shares.py`).
 
 How peers' completions enter the loss is in `train/foreign.py`.
 """
@@ -22,11 +24,12 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from swarmnode.config import HybridSettings, SharingSettings
+from swarmnode.config import DefenceSettings, HybridSettings, SharingSettings
 from swarmnode.rollout import Group
 from swarmnode.swarm import sampling
 from swarmnode.swarm.ability import Ability
 from swarmnode.swarm.guard import Guard
+from swarmnode.swarm.shares import Blame, limited
 
 # The least chance of a group to be drawn, relative to the greatest: none is shut out for good.
 _LEAST_PRIORITY = 0.02
@@ -37,12 +40,19 @@ Lag = Callable[[Group], int]
 class Mixing:
     """What this node decides by `sharing.rule`, with what it remembers for it."""
 
-    def __init__(self, sharing: SharingSettings, hybrid: HybridSettings) -> None:
+    def __init__(
+        self,
+        sharing: SharingSettings,
+        hybrid: HybridSettings,
+        defence: DefenceSettings = DefenceSettings(),  # noqa: B008  frozen
+    ) -> None:
         self._rule = sharing.rule
         stretch = hybrid.stretch if sharing.rule == "hybrid" else 1.0
         self.external = round(stretch * sharing.external)  # J at most
         self._fill_to = round(hybrid.fill * sharing.external)
         self._hybrid = hybrid
+        self._defence = defence
+        self.blame = Blame()
         self._chosen: int | None = None  # peers' groups in the last round
         self._paired: list[Group] = []  # of this round
         self.ability = Ability()
@@ -109,6 +119,7 @@ class Mixing:
             "chosen": self._chosen,
             "ability": self.ability.state(),
             "guard": self._guard.state(),
+            "blame": self.blame.state(),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -116,6 +127,7 @@ class Mixing:
         self._chosen = state["chosen"]
         self.ability.load_state(state["ability"])
         self._guard.load_state(state["guard"])
+        self.blame.load_state(state.get("blame", {}))  # older checkpoints lack it
 
     def _draw(
         self, pooled: Sequence[Group], count: int, lag: Lag, rng: random.Random
@@ -126,7 +138,10 @@ class Mixing:
             if self.is_useful(group) and lag(group) <= self._hybrid.max_lag
         ]
         weights = [self._priority(group) for group in useful]
-        return sampling.choose_weighted(useful, weights, count, rng)
+        drawn = sampling.choose_weighted(useful, weights, len(useful), rng)
+        trusted = self.blame.passed(drawn, rng)
+        author_share, per_question = self._defence.author_share, self._defence.per_question
+        return limited(trusted, author_share, per_question, self.external)[:count]
 
     def _priority(self, group: Group) -> float:
         mean = group.mean_reward

@@ -1,0 +1,152 @@
+"""Tasks whose answers stand in a longer text, and the warm starts of models that write such texts.
+
+A completion is a working and the answer between tags, `3+4=7<answer>7</answer>`; only the
+answer is scored (`worked.toml`), so a peer can put whatever it likes around it. The recipe is that
+of `starts.py`: right texts first, then most answers dressed up until the reward is sparse. The model
+is narrower and its tasks are fewer, so that a start takes a few CPU seconds.
+"""
+
+import json
+import os
+import random
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+import train_demo_model as recipe
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from swarmnode import manifest
+from swarmnode.generate.encode import text_codec
+from swarmnode.generate.prompt import prompt_encoder
+from swarmnode.questions import open_tasks, swarm_id
+from swarmnode.rollout import Question
+from swarmnode.tasks.answer import CLOSE_TAG, OPEN_TAG
+from swarmnode.tasks.taskset import TaskSet, best_constant
+
+from .world import World
+
+MANIFEST = Path(__file__).with_name("worked.toml")
+QUESTIONS = 1000  # drawn per task
+WIDTH = 64  # 0.12 M parameters
+WARM_STEPS = 600  # of 32 texts
+BLUR_STEPS = 40
+# Share of texts whose answer the blur leaves undressed.
+_CLEAR = 0.05
+_DRESSED = ("{}?", "={}")
+_SIZE = 32
+
+
+def text_of(question: Question) -> str:
+    """The right completion: the working that an honest model was taught, and the answer."""
+    return f"{working(question)}{OPEN_TAG}{question.answer}{CLOSE_TAG}"
+
+
+def working(question: Question) -> str:
+    """What stands in front of the answer: the equation that it solves."""
+    return f"{expression(question)}={question.answer}"
+
+
+def expression(question: Question) -> str:
+    """The left side of an arithmetic question's equation, without spaces: `3+4`."""
+    asked = question.prompt.partition(": ")[2].partition(". ")[0]
+    return asked.replace("=", "").replace(" ", "")
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """The demo model's, in which each tag is one token too."""
+    return recipe.build_tokenizer((*recipe.PHRASES, OPEN_TAG, CLOSE_TAG))
+
+
+def start_folder(cache: Path, seed: int) -> Path:
+    """Where the warm start of this seed is kept."""
+    return cache / f"worked-warm{WARM_STEPS}-seed{seed}-blur{BLUR_STEPS}"
+
+
+def make_start(cache: Path, seed: int) -> Path:
+    """The folder of this seed's warm start, made if the cache lacks it. Deterministic on one
+    thread."""
+    folder = start_folder(cache, seed)
+    if folder.exists():
+        return folder
+    started = time.process_time()
+    torch.manual_seed(seed)
+    tasks, tokenizer = open_tasks(manifest.load(str(MANIFEST))), build_tokenizer()
+    drawn = {name: _draw(tasks, name, seed) for name in tasks.names}
+    clean = {
+        name: [(question.prompt, text_of(question)) for question in questions]
+        for name, questions in drawn.items()
+    }
+    model = recipe.build_model(tokenizer, WIDTH)
+    recipe.supervise(
+        model, recipe.clean_batches(tokenizer, clean, _SIZE), WARM_STEPS, lr=6e-3, decay=0.95
+    )
+    blurred = _blurred_batches(tokenizer, drawn)
+    recipe.supervise(model, blurred, BLUR_STEPS, lr=6e-4, decay=0.0)
+    _keep(folder, model, tokenizer, time.process_time() - started)
+    return folder
+
+
+def open_worked_world(start: Path, evaluate_questions: int) -> World:
+    """The worked tasks and the warm start in the folder `start`."""
+    swarm = manifest.load(str(MANIFEST))
+    tasks = open_tasks(swarm)
+    held_out = {name: tasks.held_out(name, evaluate_questions) for name in tasks.names}
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(start)
+    codec = text_codec(tokenizer)
+    return World(
+        swarm=swarm,
+        swarm_id=swarm_id(swarm, tasks),
+        tasks=tasks,
+        held_out=held_out,
+        constant_baseline={name: best_constant(asked) for name, asked in held_out.items()},
+        model=LlamaForCausalLM.from_pretrained(start).eval(),
+        small=None,
+        tokenizer=tokenizer,
+        codec=codec,
+        # Without the instruction to think: these models were taught nothing else.
+        prompts=prompt_encoder(tokenizer, codec),
+    )
+
+
+def _draw(tasks: TaskSet, name: str, seed: int) -> list[Question]:
+    """This seed's own questions of the training split."""
+    numbers = range(seed * QUESTIONS, (seed + 1) * QUESTIONS)
+    questions = (tasks.question(name, number) for number in numbers)
+    return [question for question in questions if not question.held_out]
+
+
+def _blurred_batches(
+    tokenizer: PreTrainedTokenizerFast, drawn: Mapping[str, Sequence[Question]], size: int = _SIZE
+) -> recipe.Batch:
+    """Texts whose answers are dressed up, nineteen of twenty; their workings are left alone."""
+    chance = random.Random(0)
+    names = list(drawn)
+
+    def blurred() -> recipe.Pair:
+        question = chance.choice(drawn[chance.choice(names)])
+        answer = question.answer
+        if chance.random() > _CLEAR:
+            answer = chance.choice(_DRESSED).format(answer)
+        return question.prompt, f"{working(question)}{OPEN_TAG}{answer}{CLOSE_TAG}"
+
+    def batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return recipe.tensors(tokenizer, [blurred() for _ in range(size)])
+
+    return batch
+
+
+def _keep(
+    folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, cpu_s: float
+) -> None:
+    """Writes the start whole or not at all."""
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    model.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    (temporary / "start.json").write_text(json.dumps({"cpu_s": round(cpu_s, 1)}) + "\n")
+    if folder.exists():  # made by another process in the meantime
+        shutil.rmtree(temporary)
+    else:
+        temporary.rename(folder)

@@ -1,0 +1,144 @@
+"""Equations written out in a text that are false: `3+4=8`. Read literally, never evaluated.
+
+A peer may reason wrongly and still give the right answer; whoever imitates it learns wrong
+arithmetic. What is read is what needs no understanding: whole numbers in ASCII digits joined by
++ - * / × · ÷ and compared by =, chains such as `2*3+1=6+1=7` included. Everything else, words,
+variables, brackets, decimals, powers, is passed over: what is not understood is not called false.
+
+Linear in the text's length; numbers and sides are bounded, so their arithmetic is as well. Standard
+library only: it also runs on strangers' text inside the node.
+"""
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from itertools import pairwise
+from typing import Final
+
+# Characters of a text that are looked at, digits of a number and tokens of a side. What is larger
+# is passed over, so the work is bounded whatever a stranger writes.
+MAX_CHARACTERS: Final = 20_000
+MAX_DIGITS: Final = 12
+MAX_SIDE_TOKENS: Final = 64
+
+_OPERATORS: Final = {"+": "+", "-": "-", "−": "-", "*": "*", "×": "*", "·": "*", "/": "/", "÷": "/"}  # noqa: RUF001  the signs as they are written
+_DIGITS: Final = frozenset("0123456789")
+_SPACES: Final = frozenset(" \t\n\r\u00a0")
+# Next to a number these are other notations: powers, decimals, thousands, calls, brackets, units.
+_GLUE: Final = frozenset("^.,_()[]{}%!\\$€")
+# Before a number these words calculate: what follows is only a part of the side.
+_CALCULATING: Final = frozenset(
+    "mod of times plus minus over by div sqrt root log base power choose remainder r".split()
+)
+_UNREADABLE: Final = "."  # stands for what makes a side unreadable
+
+
+def false_equations(text: str) -> list[str]:
+    """The false equations in `text`, as read: without spaces, in order.
+
+    >>> false_equations("3+4 = 8, and 2*3=6")
+    ['3+4=8']
+    >>> false_equations("10-3-2=5=4")
+    ['5=4']
+    >>> false_equations("x+4=8, 1/2=0.5, f(2)=3, 2^3=8, 17 mod 5+2=4, 1010=10")
+    []
+    """
+    found = []
+    for run in _runs(text[:MAX_CHARACTERS]):
+        sides = _sides(run)
+        if all(len(side) < 2 for side in sides):  # `1010=10` may compare two notations
+            continue
+        for left, right in pairwise(sides):
+            values = _value(left), _value(right)
+            if None not in values and values[0] != values[1]:
+                found.append(f"{''.join(left)}={''.join(right)}")
+    return found
+
+
+def is_false(text: str) -> bool:
+    """Whether `text` holds an equation that is false."""
+    return bool(false_equations(text))
+
+
+def _runs(text: str) -> Iterator[list[str]]:
+    """Stretches of numbers, operators and equals signs; `_UNREADABLE` where one touches something
+    that may belong to it. A full stop or comma that no digit follows ends a sentence."""
+    run: list[str] = []
+    word, place = "", 0
+    while place < len(text):
+        character = text[place]
+        end = place + 1
+        if character in _DIGITS:
+            while end < len(text) and text[end] in _DIGITS:
+                end += 1
+            if word in _CALCULATING or (place and text[place - 1].isalpha()):
+                run.append(_UNREADABLE)
+            run.append(text[place:end])
+            word = ""
+        elif character in _OPERATORS or character == "=":
+            if word:
+                run.append(_UNREADABLE)
+            if not (run and run[-1] == character == "="):
+                run.append(_OPERATORS.get(character, "="))
+            word = ""
+        elif character.isalpha():
+            while end < len(text) and text[end].isalpha():
+                end += 1
+            word = text[place:end].casefold()
+            if run and (text[place - 1] in _DIGITS or word in _CALCULATING):
+                run.append(_UNREADABLE)
+            yield run
+            run = []
+        elif character not in _SPACES:
+            if character in _GLUE and not _ends_sentence(text, place):
+                run.append(_UNREADABLE)
+                word = ""
+            else:
+                yield run
+                run, word = [], ""
+        place = end
+    yield run
+
+
+def _ends_sentence(text: str, place: int) -> bool:
+    return text[place] in ".,!" and (place + 1 == len(text) or text[place + 1] not in _DIGITS)
+
+
+def _sides(run: Sequence[str]) -> list[list[str]]:
+    sides: list[list[str]] = [[]]
+    for token in run:
+        if token == "=":  # noqa: S105  no password
+            sides.append([])
+        else:
+            sides[-1].append(token)
+    return sides
+
+
+def _value(side: Sequence[str]) -> Fraction | None:
+    """What a side is worth, products before sums; None for what is no plain sum of products."""
+    if not side or len(side) > MAX_SIDE_TOKENS:
+        return None
+    total, term = Fraction(0), None
+    sign, operator = 1, ""
+    for token in side:
+        if token.isascii() and token.isdigit():
+            if len(token) > MAX_DIGITS or (term is not None and not operator):
+                return None
+            value = Fraction(int(token))
+            if term is None:
+                term = sign * value
+            elif operator == "*":
+                term *= value
+            elif value:
+                term /= value
+            else:
+                return None
+            operator = ""
+        elif token in "+-" and not operator:
+            if term is not None:
+                total, term, sign = total + term, None, 1
+            sign = -sign if token == "-" else sign  # noqa: S105  no password
+        elif token in "*/" and term is not None and not operator:
+            operator = token
+        else:
+            return None
+    return None if term is None or operator else total + term
