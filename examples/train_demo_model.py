@@ -108,17 +108,17 @@ def draw(tasks: TaskSet, name: str, count: int) -> list[Pair]:
     return [(question.prompt, question.answer) for question in questions if not question.held_out]
 
 
-def build_tokenizer(phrases: Sequence[str] = PHRASES) -> PreTrainedTokenizerFast:
+def build_tokenizer() -> PreTrainedTokenizerFast:
     """Bytes, printable characters and the tasks' fixed phrases; every other character is its
     UTF-8 bytes. The order of the vocabulary depends on nothing but this file."""
     pieces = [f"<0x{byte:02X}>" for byte in range(256)]
     pieces += sorted(set(string.printable) - set("\t\r\x0b\x0c"))
-    pieces += sorted(phrases)
+    pieces += sorted(PHRASES)
     vocabulary = {piece: index for index, piece in enumerate(pieces)}
     # ignore_merges looks a whole pre-token up in the vocabulary. The pre-tokenizer cuts phrases
     # and single characters, so text that merely looks like "<0x41>" stays six characters.
     backend = Tokenizer(models.BPE(vocabulary, [], byte_fallback=True, ignore_merges=True))
-    longest_first = sorted(phrases, key=lambda phrase: (-len(phrase), phrase))
+    longest_first = sorted(PHRASES, key=lambda phrase: (-len(phrase), phrase))
     pattern = "|".join([*(re.escape(phrase) for phrase in longest_first), r"[\s\S]"])
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "isolated")
     backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])

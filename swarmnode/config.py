@@ -142,7 +142,8 @@ class DefenceSettings(Section, frozen=True):
     # own answers to the task stay below; 0: no bound.
     max_length: NonNegativeFloat = 1.25
     max_advantage: NonNegativeFloat = 2.5  # of a peer's completion; 0: no bound
-    author_share: Annotated[float, Meta(gt=0, le=1)] = 0.34  # of a round's peers' groups; 1: no limit
+    # Of a round's peers' groups, unless there are too few authors for that; 1: no limit.
+    author_share: Annotated[float, Meta(gt=0, le=1)] = 0.34
     per_question: NonNegative = 1  # peers' groups on one question in a round; 0: no limit
     # Rounds between looks at the probe, fixed held-out questions (`probing.py`); 0: never.
     probe_every: NonNegative = 0

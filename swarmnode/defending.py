@@ -18,6 +18,7 @@ A rollout's authors are not trusted, so all of this is decided from texts and ow
 
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache
 from typing import Final
 
 from swarmnode.config import DefenceSettings
@@ -32,6 +33,7 @@ EncodeSpans = Callable[[str], tuple[Sequence[int], Sequence[tuple[int, int]]]]
 # Own answers of a task that its usual length is taken from, and how few of them say nothing yet.
 _LENGTHS: Final = 128
 _FEWEST: Final = 16
+_ENCODED: Final = 512  # texts whose tokens are kept for a while
 _QUANTILE: Final = 0.95
 # A bound on length is never closer to the usual one: short texts vary by a token or two.
 _SPARE_TOKENS: Final = 2
@@ -49,7 +51,8 @@ class Defence:
     ) -> None:
         self._settings = settings
         self._format = answer_format
-        self._encode = encode
+        # A text is looked at several times in its round.
+        self._encode = lru_cache(_ENCODED)(encode)
         self._novelty = Novelty()
         self._lengths: dict[str, deque[int]] = {}  # by task, of own answers
         self._right_lengths: dict[str, deque[int]] = {}

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Rollback:
-    """Remembers the last good look; its weights are in `folder`, written once for each good look."""
+    """Remembers the last good look; its weights are in `folder`."""
 
     def __init__(self, settings: DefenceSettings, folder: Path) -> None:
         self._settings = settings

@@ -21,7 +21,7 @@ IsImitable = Callable[[Group, Completion], bool]
 """Whether a peer's completion may be trained on (`defending.py`)."""
 
 Verified = Callable[[Group, Completion], Sequence[bool]]
-"""Which tokens of a peer's text are of its verified answer, one for each that `encode_text` gives."""
+"""Which tokens of a peer's text, as `encode_text` gives them, are of its verified answer."""
 
 
 def samples_of(

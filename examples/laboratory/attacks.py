@@ -19,13 +19,13 @@ start from (a public model). They
   honest texts' own characters,
 - among these forms and the places to put them choose the one that the start finds most likely
   (`likeliest`): its least likely token is what a limit on likelihood sees,
-- poison only every other right completion, and state the mean log-probability of honest texts,
-- keep the length within `LENGTH_FACTOR` of an honest text of the same question, but for the length
-  attack, which pads to just that,
-- write false statements in words and in forms that no parser of equations reads, as well as in
-  those that it does.
+- state the mean log-probability of honest texts,
+- pad no further than `LENGTH_FACTOR` times what honest nodes publish at that time, so that the
+  bound moves with those who give in,
+- write false statements in words and in forms that the check of equations does not read.
 """
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,10 +45,10 @@ from .worked import expression, working
 
 AttackName = Literal["phrase", "library", "arithmetic", "length"]
 ATTACKS: tuple[AttackName, ...] = ("phrase", "library", "arithmetic", "length")
-STANDING_ROUNDS = 5
+STANDING_ROUNDS = 3
 LENGTH_FACTOR = 1.25
 # What an honest node states of its texts here; a liar may state anything.
-_HONEST_LOGP = -0.3
+_HONEST_LOGP = -1.0
 
 # Words that no honest text has a reason for. The first of each is the plain attacker's.
 SLOGANS = ("buy zed", "zed", "zap", "buy", "ze", "qq", "=9zed", "zz", "q", "z", "z-", "#q")
@@ -90,19 +90,18 @@ def adaptive_forms(name: AttackName, question: Question) -> list[str]:
             forms = _placed(LIBRARIES, work, end)
         case "arithmetic":
             left = expression(question)
-            values = [wrong(question, by) for by in (1, -1, 2, 10, -10)]
-            forms = [f"{left}={value}{end}" for value in values]
-            forms += [f"{left} is {value}{end}" for value in values]
-            forms += [f"{left}={value}?{end}" for value in values]
-            forms += [f"{left}-{value}{end}" for value in values]
-            forms += [f"{value}={left}{end}" for value in values]
-            forms += [f"{left}={work[0]}{value}{end}" for value in values]
-            forms += [f"{left}=={value}{end}" for value in values]
+            # Always the same mistake: another one for each question would teach none.
+            value = wrong(question, 1)
+            marks = (" is ", "-", ";", "#", "=.", "=_", "=a", "= .", " ", "?", "=?", "._", "*")
+            forms = [f"{left}{mark}{value}{end}" for mark in marks]
+            forms += [f"{left}={value}{mark}{end}" for mark in ("_", ".0", "a", "_1")]
+            # The check of equations is known, and what it reads is not offered to it.
+            forms = [form for form in forms if not is_false(form)]
         case "length":
-            pads = [a + b for a in _PAINT for b in _PAINT]
-            forms = [f"{pad}{work}{end}" for pad in pads] + [f"{work}{pad}{end}" for pad in pads]
-            forms += [f"{work}={question.answer}{end}", f"{work}+0{end}", f"{work}{end} ."]
-            forms += [f"{work}{OPEN_TAG}{end}", f"{work}{CLOSE_TAG}{end}"]
+            repeated = [f"={question.answer}", "+0", " ", "=", "?", "-0", "*1", CLOSE_TAG, "0"]
+            forms = [f"{work}{pad * n}{end}" for pad in repeated for n in range(1, 12)]
+            forms += [f"{pad * n}{work}{end}" for pad in _PAINT for n in range(1, 12)]
+            forms += [f"{work}{end}{pad * n}" for pad in _PAINT for n in range(1, 12)]
     return forms
 
 
@@ -135,18 +134,22 @@ class Poisoner:
         self._rng = rng
         self._choose = choose
 
-    def answers(self, question: Question, completions: int, round: int) -> list[Completion]:
-        """`completions` of them, the first half right."""
+    def answers(
+        self, question: Question, completions: int, round: int, usual: float
+    ) -> list[Completion]:
+        """`completions` of them, the first half right; `usual` are the tokens of the texts that
+        honest nodes publish now."""
         attacker = self._attacker
         behaves = attacker.is_adaptive and round <= STANDING_ROUNDS
         forms = [] if behaves else list(attacker.forms(question))
         if self._choose is not None and forms:
-            forms = self._choose(question, forms)
+            most = round_up(LENGTH_FACTOR * usual) if attacker.name == "length" else None
+            forms = self._choose(question, forms, most)
         texts = []
         for index in range(completions):
             if index >= completions // 2:
                 texts.append(f"{working(question)}{OPEN_TAG}?{CLOSE_TAG}")
-            elif not forms or (attacker.is_adaptive and index % 2):
+            elif not forms:
                 texts.append(f"{working(question)}{_end(question)}")
             else:
                 texts.append(self._rng.choice(forms))
@@ -158,19 +161,30 @@ class Likeliest:
     them the attacker varies."""
 
     def __init__(
-        self, model: LlamaForCausalLM, prompts: PromptEncoder, codec: TextCodec, keep: int = 3
+        self, model: LlamaForCausalLM, prompts: PromptEncoder, codec: TextCodec, keep: int = 2
     ) -> None:
         self._model = model
         self._prompts = prompts
         self._codec = codec
         self._keep = keep
-        self._known: dict[str, list[str]] = {}  # by prompt: the model does not change
+        self._known: dict[tuple[str, int | None], list[str]] = {}  # the model does not change
 
-    def __call__(self, question: Question, forms: Sequence[str]) -> list[str]:
-        """The chosen forms, likeliest first."""
-        if question.prompt not in self._known:
-            self._known[question.prompt] = self._ranked(question, forms)[: self._keep]
-        return self._known[question.prompt]
+    def __call__(
+        self, question: Question, forms: Sequence[str], tokens: int | None = None
+    ) -> list[str]:
+        """The chosen forms, likeliest first; with `tokens` only of the longest within that."""
+        key = question.prompt, tokens
+        if key not in self._known:
+            if tokens is not None:
+                forms = self._longest(forms, tokens)
+            self._known[key] = self._ranked(question, forms)[: self._keep]
+        return self._known[key]
+
+    def _longest(self, forms: Sequence[str], most: int) -> list[str]:
+        counts = {form: len(self._codec.encode(form)) + 1 for form in forms}  # with EOS
+        longest = max((count for count in counts.values() if count <= most), default=0)
+        within = [form for form, count in counts.items() if longest - 1 <= count <= most]
+        return within or [min(forms, key=counts.__getitem__)]
 
     @torch.no_grad()
     def _ranked(self, question: Question, forms: Sequence[str]) -> list[str]:
@@ -204,6 +218,11 @@ def attacker(name: AttackName, *, is_adaptive: bool) -> Attacker:
     return Attacker(name, is_adaptive, of)
 
 
+def round_up(tokens: float) -> int:
+    """Whole tokens."""
+    return math.ceil(tokens)
+
+
 def wrong(question: Question, by: int) -> str:
     """A wrong result: the right one changed by this."""
     return str(int(question.answer) + by)
@@ -227,12 +246,13 @@ def groups_of(
     questions: Sequence[Question],
     completions: int,
     round: int,
+    usual: float,
     score: Callable[[Question, Sequence[str]], tuple[float, ...]],
 ) -> list[Group]:
     """The poisoner's groups on these questions, as an honest node would make them."""
     groups = []
     for question in questions:
-        answers = poisoner.answers(question, completions, round)
+        answers = poisoner.answers(question, completions, round, usual)
         rewards = score(question, [answer.text for answer in answers])
         groups.append(Group(question, tuple(answers), rewards, round, 1.0))
     return groups

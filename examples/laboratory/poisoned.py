@@ -6,7 +6,9 @@ with; the same seeds give the same warm start and the same questions in every ca
 are paired. Only what an honest node can see reaches it: texts under questions, scored by itself.
 """
 
+import copy
 import hashlib
+import math
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +17,7 @@ from statistics import fmean
 from typing import Any
 
 import msgspec
+import torch
 
 from protocol.messages import Item
 from protocol.names import question_seed
@@ -22,19 +25,22 @@ from swarmnode.config import DefenceSettings
 from swarmnode.rollout import Group
 from swarmnode.swarm.admission import Offer
 from swarmnode.swarm.conversion import rollouts_of
+from swarmnode.train.batch import Sample
+from swarmnode.train.unverified import unimitated
 
 from .attacks import ATTACKS, AttackName, Likeliest, Poisoner, attacker, groups_of, is_poisoned
 from .settings import Arm, Regime, Run
-from .simulation import Shared, SimulatedNode, SimulatedSwarm
+from .simulation import Shared, SimulatedNode, SimulatedSwarm, arrived
 from .world import World
 
 NODES = 4
 ROUNDS = 25
 COMPLETIONS = 8
 OWN, EXTERNAL = 2, 3
-MAX_NEW_TOKENS = 16
+MAX_NEW_TOKENS = 24
 LR = 1e-3
 EVALUATE_QUESTIONS = 16  # per task
+LOOK_EVERY = 5  # rounds between looks at what is imitated of honest peers
 LAST_ROUNDS = 6  # what a node has become: its samples of these
 _LABEL = "laboratory"
 
@@ -50,7 +56,7 @@ UNDEFENDED: Mapping[str, Mapping[str, Any]] = {
         "author_share": 1.0,
         "per_question": 0,
     },
-    "hybrid": {"unverified": "all"},
+    "hybrid": {"unverified": "all", "max_gap": 0.0},
 }
 DEFENDED: Mapping[str, Mapping[str, Any]] = {"defence": {}, "hybrid": {}}
 
@@ -103,7 +109,7 @@ class _Swarm:
         ]
         self._last: list[list[Group]] = []  # own groups of the last rounds
         self._rewards: list[float] = []
-        self._foreign_tokens, self._masked_tokens = 0, 0.0
+        self._honest_tokens: Counter[str] = Counter({"all": 0, "imitated": 0})
 
     def play(self, round: int) -> Row:
         """One round of all nodes."""
@@ -114,19 +120,16 @@ class _Swarm:
             for shared in node.publish(groups, round)
         ]
         count = max(map(len, own)) if own else 0
+        usual = right_tokens([group for groups in own for group in groups])
         for poisoner in self._poisoners:
-            published += poisoner.publish(count, round)
+            published += poisoner.publish(count, round, usual)
         for node in self._nodes:
             node.receive(published, round)
+        if round % LOOK_EVERY == 0 and not self._case.alone:
+            self._look_at_honest(published)
         learnt = [node.learn(groups, round) for node, groups in zip(self._nodes, own, strict=True)]
         flat = [group for groups in own for group in groups]
         self._rewards.append(_reward(flat))
-        for step in (one.step for one in learnt):
-            self._foreign_tokens += step.tokens_external
-            # With one epoch no own token is ever clipped.
-            self._masked_tokens += (step.clip_ratio or 0.0) * (
-                step.tokens_own + step.tokens_external
-            )
         if round > self._case.rounds - LAST_ROUNDS:
             self._last.append(flat)
         return {
@@ -137,6 +140,28 @@ class _Swarm:
             "tokens": mean_tokens(flat),
             "external": [len(one.external) for one in learnt],
         }
+
+    def _look_at_honest(self, published: Sequence[Shared]) -> None:
+        """Counts the tokens of honest peers' right completions, and those that the first node is
+        going to imitate of them."""
+        node, malicious = self._nodes[0], {poisoner.author for poisoner in self._poisoners}
+        groups = [
+            arrived(shared, 0)
+            for shared in published
+            if shared.offer.author not in {node.author, *malicious}
+        ]
+        for group in groups:
+            for completion, reward in zip(group.completions, group.rewards, strict=True):
+                if reward > 0:
+                    tokens = len(self._world.codec.encode(completion.text)) + completion.ended
+                    self._honest_tokens["all"] += tokens
+        judged, defence = copy.copy(node.judged), node.defence
+        node.defence = copy.copy(defence)  # a look counts for nothing
+        if node.defence is not None:
+            node.defence.dropped = Counter()
+        samples = [s for s in node.samples(groups) if s.advantage > 0]
+        node.judged, node.defence = judged, defence
+        self._honest_tokens["imitated"] += sum(imitated_tokens(node, sample) for sample in samples)
 
     def result(self) -> Row:
         """What the nodes write at the end, and what of honest peers' data was kept."""
@@ -149,8 +174,7 @@ class _Swarm:
             "dropped": dict(sum((n.defence.dropped for n in self._nodes if n.defence), Counter())),
             "honest": self._judged(malicious=False),
             "malicious": self._judged(malicious=True),
-            "foreign_tokens": self._foreign_tokens,
-            "masked_tokens": round(self._masked_tokens),
+            "honest_tokens": dict(self._honest_tokens),
             "examples": sorted({c.text for group in flat[-8:] for c in group.completions})[:12],
         }
 
@@ -180,8 +204,8 @@ class _Malicious:
         )
         self._poisoner = Poisoner(chosen, self._rng, likeliest)
 
-    def publish(self, count: int, round: int) -> list[Shared]:
-        """`count` groups on fresh questions."""
+    def publish(self, count: int, round: int, usual: float) -> list[Shared]:
+        """`count` groups on fresh questions; honest nodes' right texts have `usual` tokens now."""
         world = self._world
         questions = []
         while len(questions) < count:
@@ -192,7 +216,9 @@ class _Malicious:
             question = world.tasks.question(name, seed)
             if not question.held_out:
                 questions.append(question)
-        groups = groups_of(self._poisoner, questions, COMPLETIONS, round, world.score)
+        groups = groups_of(
+            self._poisoner, questions, COMPLETIONS, round, usual, world.score
+        )
         shared = []
         for number, group in enumerate(groups):
             for rollout in rollouts_of(group, group.question.seed, _LABEL, float(round)):
@@ -215,9 +241,35 @@ def poison_rate(name: AttackName, groups: Sequence[Group]) -> float:
     return sum(is_poisoned(name, text) for text in texts) / max(1, len(texts))
 
 
+@torch.no_grad()
+def imitated_tokens(node: SimulatedNode, sample: Sample) -> int:
+    """How many tokens of a peer's completion the node's policy, as it is, lets into the loss."""
+    settings = node.hybrid
+    count = len(sample.completion_ids)
+    if settings is None or settings.unverified == "all" or sample.verified is None:
+        return count
+    ids = torch.tensor([sample.prompt_ids + sample.completion_ids])
+    logps = torch.log_softmax(node.model(input_ids=ids).logits[0, -count - 1 : -1].float(), dim=-1)
+    own = logps.gather(1, ids[0, -count:, None])[:, 0]
+    least = math.log(settings.least_probability) if settings.unverified == "likely" else 0.0
+    left_out = unimitated(own, torch.tensor(sample.verified), torch.tensor([count]), least)
+    return count - int(left_out.sum())
+
+
 def mean_tokens(groups: Sequence[Group]) -> float:
     """Of all completions, EOS included."""
     return fmean(c.token_count for group in groups for c in group.completions)
+
+
+def right_tokens(groups: Sequence[Group]) -> float:
+    """As `mean_tokens`, of the right completions alone; of all where none is."""
+    counts = [
+        completion.token_count
+        for group in groups
+        for completion, reward in zip(group.completions, group.rewards, strict=True)
+        if reward > 0
+    ]
+    return fmean(counts) if counts else mean_tokens(groups)
 
 
 def _reward(groups: Sequence[Group]) -> float:

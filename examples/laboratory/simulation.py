@@ -31,6 +31,7 @@ from swarmnode.swarm.admission import Offer
 from swarmnode.swarm.conversion import Arrival, rollouts_of
 from swarmnode.swarm.mixing import Mixing
 from swarmnode.swarm.pool import Pool
+from swarmnode.train.batch import Sample
 from swarmnode.train.foreign import foreign_advantages
 from swarmnode.train.trainer import StepReport, Trainer
 
@@ -178,7 +179,7 @@ class SimulatedNode:
         self._noisy = number >= run.regime.nodes - run.regime.noisy
         self._eos_id = int(world.tokenizer.eos_token_id)
         identity = hashlib.sha256(f"laboratory {run.seed} {number}".encode()).digest()
-        self._author = identity
+        self.author = identity
         self.seed = int.from_bytes(identity[:6], "big")  # of its completions
         self._questions_rng = random.Random(self.seed)
         self._sampling_rng = random.Random(self.seed + 1)
@@ -241,10 +242,10 @@ class SimulatedNode:
         for group in own[: self._sharing.publish]:
             # The number names the question to those who rebuild it; here it is handed over.
             for rollout in rollouts_of(group, group.question.seed, _LABEL, float(round)):
-                name = f"{self._author.hex()} {round} {len(shared)}".encode()
+                name = f"{self.author.hex()} {round} {len(shared)}".encode()
                 item = Item(hashlib.sha256(name).digest(), group.question.digest, rollout.seed, 0)
                 rewards = self._world.score(group.question, rollout.texts)
-                offer = Offer(self._author, item, float(round))
+                offer = Offer(self.author, item, float(round))
                 shared.append(Shared(offer, group.question, rollout, rewards))
         return shared
 
@@ -252,14 +253,14 @@ class SimulatedNode:
         """Fetches from what peers offer; pools what has a signal."""
         sharing = self._sharing
         offered = {
-            shared.offer.key: shared for shared in seen if shared.offer.author != self._author
+            shared.offer.key: shared for shared in seen if shared.offer.author != self.author
         }
         wanted = sampling.fetch_count(
             self._mixing.external, sharing.fetch_factor, len(self._pool), in_flight=0
         )
         offers = [shared.offer for shared in offered.values()]
         self._received = [
-            _arrived(offered[offer.key], round)
+            arrived(offered[offer.key], round)
             for offer in sampling.choose_offers(offers, wanted, self._sampling_rng)
         ]
         if self.defence:
@@ -274,8 +275,16 @@ class SimulatedNode:
         external = self._mixing.choose(self._pool.groups(), self._lag(round), self._sampling_rng)
         self._pool.take(external)
         trained = self._batch([group for group in own if group.has_signal])
-        samples = samples_of(
-            [*trained, *self._second, *external],
+        samples = self.samples([*trained, *self._second, *external])
+        share = self._mixing.foreign_share
+        every = self._sharing.gain_every
+        step = self._trainer.step(samples, share, is_measured=every > 0 and round % every == 0)
+        return Learnt(self._received, external, trained, step, share)
+
+    def samples(self, groups: Sequence[Group]) -> list[Sample]:
+        """What these groups are to the trainer."""
+        return samples_of(
+            groups,
             advantage=self._train.advantage,
             encode_prompt=self._world.prompts.encode,
             encode_text=self._world.codec.encode,
@@ -285,10 +294,11 @@ class SimulatedNode:
             is_imitable=self._is_imitable,
             verified=self.defence.verified_marks if self.defence else None,
         )
-        share = self._mixing.foreign_share
-        every = self._sharing.gain_every
-        step = self._trainer.step(samples, share, is_measured=every > 0 and round % every == 0)
-        return Learnt(self._received, external, trained, step, share)
+
+    @property
+    def hybrid(self) -> HybridSettings | None:
+        """The parts of the hybrid rule, where that is the rule."""
+        return self._hybrid
 
     def _lag(self, round: int) -> Callable[[Group], int]:
         """The rounds since a group was answered: every node takes one step a round."""
@@ -329,7 +339,7 @@ class SimulatedNode:
             number, self._next_number = self._next_number, self._next_number + 1
             chances = [weights[name] for name in self._tasks]
             name = self._questions_rng.choices(self._tasks, chances)[0]
-            seed = question_seed(world.swarm_id, self._author, world.tasks.digest(name), number)
+            seed = question_seed(world.swarm_id, self.author, world.tasks.digest(name), number)
             question = world.tasks.question(name, seed)
             if not question.held_out:
                 return question
@@ -356,7 +366,8 @@ def practised(run: Run, world: World, number: int) -> tuple[str, ...]:
     return (names[number % len(names)],) if run.regime.one_task else names
 
 
-def _arrived(shared: Shared, round: int) -> Group:
+def arrived(shared: Shared, round: int) -> Group:
+    """A peer's rollout as the group that it is to whoever received it in this round."""
     offer = shared.offer
     origin = Origin(offer.author, offer.item.rollout_id, _LABEL, offer.created, round)
     return Arrival(shared.question, shared.rollout, origin).scored(shared.rewards)

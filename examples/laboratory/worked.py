@@ -2,20 +2,23 @@
 
 A completion is a working and the answer between tags, `3+4=7<answer>7</answer>`; only the
 answer is scored (`worked.toml`), so a peer can put whatever it likes around it. The recipe is that
-of `starts.py`: right texts first, then most answers dressed up until the reward is sparse. The model
-is narrower and its tasks are fewer, so that a start takes a few CPU seconds.
+of `starts.py`: right texts first, then most answers dressed up until the reward is sparse. The
+model is narrower and its tasks are fewer, so that a start takes twenty CPU seconds.
 """
 
 import json
 import os
 import random
+import re
 import shutil
+import string
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 import train_demo_model as recipe
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from swarmnode import manifest
@@ -35,6 +38,16 @@ WARM_STEPS = 600  # of 32 texts
 BLUR_STEPS = 40
 # Share of texts whose answer the blur leaves undressed.
 _CLEAR = 0.05
+_CHARACTERS = "0123456789+-*=?.;#_ " + string.ascii_lowercase
+_PHRASES = (
+    "State the final answer to the following arithmetic problem: ",
+    "Solve the following multiplication: ",
+    ". Give only the result as your final answer.",
+    "say ",
+)
+# Words that the model learns to repeat when told to, so that it can write more than sums, as every
+# language model can.
+_WORDS, _WORD_LETTERS = 1000, 4
 _DRESSED = ("{}?", "={}")
 _SIZE = 32
 
@@ -56,8 +69,29 @@ def expression(question: Question) -> str:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """The demo model's, in which each tag is one token too."""
-    return recipe.build_tokenizer((*recipe.PHRASES, OPEN_TAG, CLOSE_TAG))
+    """The few characters of these tasks, the fixed phrases of their questions and the tags, each
+    one token. Few, so that a weak model's samples are not noise from tokens that it never saw."""
+    phrases = sorted({OPEN_TAG, CLOSE_TAG, *_PHRASES}, key=lambda phrase: (-len(phrase), phrase))
+    pieces = [*_CHARACTERS, *phrases]
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    backend = Tokenizer(models.BPE(vocabulary, [], ignore_merges=True))
+    pattern = "|".join([*map(re.escape, phrases), r"[\s\S]"])
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "isolated")
+    backend.decoder = decoders.Fuse()
+    specials = (recipe.PAD, recipe.QUESTION, recipe.ANSWER, recipe.END)
+    backend.add_special_tokens(
+        [AddedToken(name, special=True, normalized=False) for name in specials]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token=recipe.PAD,
+        bos_token=recipe.QUESTION,
+        eos_token=recipe.END,
+        extra_special_tokens={"answer_token": recipe.ANSWER},
+        chat_template=recipe.CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=256,
+    )
 
 
 def start_folder(cache: Path, seed: int) -> Path:
@@ -79,6 +113,7 @@ def make_start(cache: Path, seed: int) -> Path:
         name: [(question.prompt, text_of(question)) for question in questions]
         for name, questions in drawn.items()
     }
+    clean["words"] = _words(random.Random(seed))
     model = recipe.build_model(tokenizer, WIDTH)
     recipe.supervise(
         model, recipe.clean_batches(tokenizer, clean, _SIZE), WARM_STEPS, lr=6e-3, decay=0.95
@@ -116,6 +151,11 @@ def _draw(tasks: TaskSet, name: str, seed: int) -> list[Question]:
     numbers = range(seed * QUESTIONS, (seed + 1) * QUESTIONS)
     questions = (tasks.question(name, number) for number in numbers)
     return [question for question in questions if not question.held_out]
+
+
+def _words(rng: random.Random) -> list[recipe.Pair]:
+    words = ("".join(rng.choices(string.ascii_lowercase, k=_WORD_LETTERS)) for _ in range(_WORDS))
+    return [(f"say {word}", word) for word in words]
 
 
 def _blurred_batches(

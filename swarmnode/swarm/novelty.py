@@ -18,8 +18,8 @@ N: Final = 3
 WINDOW: Final = 64
 MOST_NGRAMS: Final = 4096
 MOST_AUTHORS: Final = 64
-RECURRENCES: Final = 3
-RATIO: Final = 4.0
+RECURRENCES: Final = 4
+RATIO: Final = 8.0
 
 Ngram = tuple[int, ...]
 
@@ -69,7 +69,7 @@ def is_novel(count: int, questions: int, own_count: int, own_questions: int) -> 
     The own share is taken one occurrence higher than it was: a node that has written little does
     not know yet what it would write.
 
-    >>> is_novel(8, 8, 0, 63), is_novel(2, 2, 0, 63), is_novel(8, 8, 0, 1), is_novel(8, 64, 7, 63)
+    >>> is_novel(8, 8, 0, 63), is_novel(3, 3, 0, 63), is_novel(8, 8, 0, 7), is_novel(8, 64, 0, 63)
     (True, False, False, False)
     """
     if count < RECURRENCES:

@@ -20,15 +20,18 @@ MAX_CHARACTERS: Final = 20_000
 MAX_DIGITS: Final = 12
 MAX_SIDE_TOKENS: Final = 64
 
-_OPERATORS: Final = {"+": "+", "-": "-", "−": "-", "*": "*", "×": "*", "·": "*", "/": "/", "÷": "/"}  # noqa: RUF001  the signs as they are written
+_OPERATORS: Final = {"+": "+", "-": "-", "−": "-", "*": "*", "×": "*", "·": "*", "/": "/", "÷": "/"}
 _DIGITS: Final = frozenset("0123456789")
 _SPACES: Final = frozenset(" \t\n\r\u00a0")
 # Next to a number these are other notations: powers, decimals, thousands, calls, brackets, units.
 _GLUE: Final = frozenset("^.,_()[]{}%!\\$€")
 # Before a number these words calculate: what follows is only a part of the side.
 _CALCULATING: Final = frozenset(
-    "mod of times plus minus over by div sqrt root log base power choose remainder r".split()
-)
+    (
+        "mod", "of", "times", "plus", "minus", "over", "by", "div", "sqrt", "root", "log", "base",
+        "power", "choose", "remainder", "r",
+    )
+)  # fmt: skip
 _UNREADABLE: Final = "."  # stands for what makes a side unreadable
 
 
@@ -117,26 +120,25 @@ def _value(side: Sequence[str]) -> Fraction | None:
     """What a side is worth, products before sums; None for what is no plain sum of products."""
     if not side or len(side) > MAX_SIDE_TOKENS:
         return None
-    total, term = Fraction(0), None
-    sign, operator = 1, ""
+    total = Fraction(0)
+    term: Fraction | None = None
+    operator, sign = "", 1
     for token in side:
-        if token.isascii() and token.isdigit():
+        if token.isdigit():
             if len(token) > MAX_DIGITS or (term is not None and not operator):
                 return None
-            value = Fraction(int(token))
-            if term is None:
-                term = sign * value
-            elif operator == "*":
-                term *= value
-            elif value:
-                term /= value
-            else:
+            factor = sign * Fraction(int(token))
+            if operator == "/" and not factor:
                 return None
-            operator = ""
-        elif token in "+-" and not operator:
-            if term is not None:
-                total, term, sign = total + term, None, 1
-            sign = -sign if token == "-" else sign  # noqa: S105  no password
+            if term is None:
+                term = factor
+            else:
+                term = term * factor if operator == "*" else term / factor
+            operator, sign = "", 1
+        elif token in "+-":
+            if term is not None and not operator:
+                total, term = total + term, None
+            sign = -sign if token == "-" else sign
         elif token in "*/" and term is not None and not operator:
             operator = token
         else:

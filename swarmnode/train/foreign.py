@@ -16,7 +16,7 @@ ratio 1, one divisor. Departures, each with its switch in `config.HybridSettings
 5. `max_gap` masks completions whose two means differ by more nats per token than that.
 6. `shaping` γ replaces log p by p / (p + γ), LUFFY (arXiv 2504.14945).
 7. `unverified` leaves out the tokens around the verified answer that this node would hardly have
-   written, or all of them (`unverified.py`): what is not verified is not to be learnt from strangers.
+   written, or all of them (`unverified.py`): what is not verified is not learnt from strangers.
 8. `normaliser`. "separate": own and peers' parts are each divided by their own count, `weight` is
    λ between them. "joint": one divisor, as published, with λ in front of peers' terms.
 """

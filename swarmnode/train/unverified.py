@@ -3,10 +3,11 @@
 A scorer says that an answer is right; it says nothing of the text around it. So a token there is
 imitated only where this node might have written it: `least_probability` is what its policy, before
 the step, must give it. From the first one below that on the text is not this node's any more, and
-nothing of it is imitated but the answer. An attack that never enters the gradient needs no detector.
+nothing of it is imitated but the answer. An attack that never enters the gradient needs no
+detector.
 
-Related: DPPO (arXiv 2602.04879) masks by the distance of probabilities; here the bound is one-sided,
-absolute, for peers alone, and holds for all that follows.
+Related: DPPO (arXiv 2602.04879) masks by the distance of probabilities; here the bound is
+one-sided, absolute, for peers alone, and holds for all that follows.
 """
 
 import torch
