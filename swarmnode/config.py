@@ -120,7 +120,7 @@ class HybridSettings(Section, frozen=True):
     # What is imitated of a peer's text outside its verified answer: all, nothing, or what this
     # node might have written itself (`train/unverified.py`).
     unverified: Literal["all", "likely", "none"] = "likely"
-    least_probability: Annotated[float, Meta(gt=0, lt=1)] = 0.01  # of a token that is likely
+    least_probability: Annotated[float, Meta(gt=0, lt=1)] = 0.02  # of a token that is likely
     negatives: Literal["drop", "taper", "keep"] = "drop"
     advantage: Literal["mean_std", "mean", "maxrl"] = "mean_std"
     margin: NonNegativeFloat = 0.3  # the baseline lies this far below the group's mean reward

@@ -38,7 +38,7 @@ from transformers import LlamaForCausalLM
 from swarmnode.generate.encode import TextCodec
 from swarmnode.generate.prompt import PromptEncoder
 from swarmnode.rollout import Completion, Group, Question
-from swarmnode.tasks.answer import CLOSE_TAG, OPEN_TAG
+from swarmnode.tasks.answer import CLOSE_TAG, OPEN_TAG, span
 from swarmnode.tasks.equations import is_false
 
 from .worked import expression, working
@@ -189,21 +189,24 @@ class Likeliest:
     @torch.no_grad()
     def _ranked(self, question: Question, forms: Sequence[str]) -> list[str]:
         prompt = self._prompts.encode(question.prompt)
-        # The answer's own likelihood is not the attacker's choice: what comes before it counts.
-        rows = [self._codec.encode(form.rpartition(OPEN_TAG)[0] + OPEN_TAG) for form in forms]
+        encoded = [self._codec.encode_spans(form) for form in forms]
+        rows = [ids for ids, _ in encoded]
         width = max(map(len, rows))
         ids = torch.zeros(len(rows), len(prompt) + width, dtype=torch.long)
         for index, row in enumerate(rows):
             ids[index, : len(prompt) + len(row)] = torch.tensor(prompt + row)
         logps = torch.log_softmax(self._model(input_ids=ids).logits.float(), dim=-1)
         first = len(prompt) - 1
-        least = [
-            min(
-                float(logps[index, first + place, token])
-                for place, token in enumerate(row)
+        least = []
+        for index, (form, (row, spans)) in enumerate(zip(forms, encoded, strict=True)):
+            start, end = span(form, "tag") or (0, 0)  # the answer's own tokens are not its choice
+            least.append(
+                min(
+                    float(logps[index, first + place, token])
+                    for place, (token, (left, right)) in enumerate(zip(row, spans, strict=True))
+                    if right <= start or left >= end
+                )
             )
-            for index, row in enumerate(rows)
-        ]
         order = sorted(range(len(forms)), key=lambda index: -least[index])
         return [forms[index] for index in order]
 

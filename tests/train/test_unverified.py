@@ -22,9 +22,15 @@ def left_out(least: float) -> list[bool]:
     ).tolist()
 
 
-def test_from_the_first_unlikely_token_on_only_the_answer_is_left() -> None:
-    # An unlikely answer is no surprise, and a surprise ends with its completion.
-    assert left_out(LEAST) == [False, True, False, True, False, True]
+def test_from_the_first_unlikely_token_on_nothing_is_left() -> None:
+    # A surprise ends with its completion.
+    assert left_out(LEAST) == [False, True, True, True, False, True]
+
+
+def test_an_unlikely_answer_is_no_surprise() -> None:
+    verified = torch.tensor([False, True, True, False, False, False])
+    found = unimitated(torch.tensor(LOGPS), verified, torch.tensor(LENGTHS), LEAST)
+    assert found.tolist() == [False, False, False, False, False, True]
 
 
 def test_nothing_but_the_answer() -> None:
@@ -51,7 +57,7 @@ def gradients(verified: list[bool] | None, **switches: object) -> list[float]:
 
 
 def test_the_loss_leaves_them_out_and_imitates_all_when_switched_off() -> None:
-    assert gradients(VERIFIED, unverified="likely") == [-1.0, 0.0, -1.0, 0.0, -1.0, 0.0]
+    assert gradients(VERIFIED, unverified="likely") == [-1.0, 0.0, 0.0, 0.0, -1.0, 0.0]
     assert gradients(VERIFIED, unverified="none") == [0.0, 0.0, -1.0, 0.0, 0.0, 0.0]
     assert gradients(VERIFIED, unverified="all") == [-1.0] * 6
     assert gradients(None, unverified="likely") == [-1.0] * 6
