@@ -14,6 +14,8 @@
 | `config.py`, `manifest.py` | one node's settings; what all nodes of a swarm share |
 | `rollout.py` | the records that cross layers |
 | `questions.py`, `samples.py` | manifest → tasks; groups → training samples |
+| `defending.py` | what this node takes from peers' texts beyond the verified answer |
+| `probing.py`, `rolling_back.py` | when the policy went wrong, and the way back |
 | `breadth.py`, `gain.py` | how many answers a question gets; what peers give this node |
 | `evaluation.py` | held-out accuracy |
 | `run_directory.py`, `identity.py` | a run on disk; the key that is the node |

@@ -82,6 +82,13 @@ LAYERS = {
     "swarmnode.generate": Layer(f"swarmnode.generate swarmnode.config {RECORDS}", TORCH),
     "swarmnode.train": Layer(f"swarmnode.train swarmnode.config {RECORDS}", TORCH),
     #
+    "swarmnode.defending": Layer(
+        f"{RECORDS} swarmnode.config swarmnode.swarm.novelty swarmnode.tasks"
+    ),
+    "swarmnode.probing": Layer("swarmnode.rollout swarmnode.swarm.novelty"),
+    "swarmnode.rolling_back": Layer(
+        f"{RECORDS} swarmnode.config swarmnode.probing swarmnode.train swarmnode.assembly"
+    ),
     "swarmnode.samples": Layer(f"{RECORDS} swarmnode.train"),
     "swarmnode.evaluation": Layer(f"{RECORDS} swarmnode.report swarmnode.generate swarmnode.tasks"),
     "swarmnode.questions": Layer(

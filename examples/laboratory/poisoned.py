@@ -104,9 +104,7 @@ class _Swarm:
         self._world = world
         self._generator = SimulatedSwarm(run, world, None if case.alone else defence)
         self._nodes: Sequence[SimulatedNode] = self._generator.nodes
-        self._poisoners = [
-            _Malicious(case, seed, number, world) for number in range(honest, NODES)
-        ]
+        self._poisoners = [_Malicious(case, seed, number, world) for number in range(honest, NODES)]
         self._last: list[list[Group]] = []  # own groups of the last rounds
         self._rewards: list[float] = []
         self._honest_tokens: Counter[str] = Counter({"all": 0, "imitated": 0})
@@ -199,9 +197,7 @@ class _Malicious:
         self._world = world
         self._next = 0
         chosen = attacker(case.attack, is_adaptive=case.is_adaptive)  # type: ignore[arg-type]
-        likeliest = (
-            Likeliest(world.model, world.prompts, world.codec) if case.is_adaptive else None
-        )
+        likeliest = Likeliest(world.model, world.prompts, world.codec) if case.is_adaptive else None
         self._poisoner = Poisoner(chosen, self._rng, likeliest)
 
     def publish(self, count: int, round: int, usual: float) -> list[Shared]:
@@ -216,9 +212,7 @@ class _Malicious:
             question = world.tasks.question(name, seed)
             if not question.held_out:
                 questions.append(question)
-        groups = groups_of(
-            self._poisoner, questions, COMPLETIONS, round, usual, world.score
-        )
+        groups = groups_of(self._poisoner, questions, COMPLETIONS, round, usual, world.score)
         shared = []
         for number, group in enumerate(groups):
             for rollout in rollouts_of(group, group.question.seed, _LABEL, float(round)):

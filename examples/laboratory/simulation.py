@@ -169,9 +169,7 @@ class SimulatedNode:
         self._sharing = sharing_settings(run)
         self._train = train_settings(run)
         self._hybrid = hybrid_settings(run) if run.arm.rule == "hybrid" else None
-        self._mixing = Mixing(
-            self._sharing, self._hybrid or HybridSettings(), defence or UNLIMITED
-        )
+        self._mixing = Mixing(self._sharing, self._hybrid or HybridSettings(), defence or UNLIMITED)
         small = number >= run.regime.nodes - run.regime.small
         assert not small or world.small is not None
         self.model = copy.deepcopy(world.small if small else world.model)

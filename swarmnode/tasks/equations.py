@@ -9,6 +9,7 @@ Linear in the text's length; numbers and sides are bounded, so their arithmetic 
 library only: it also runs on strangers' text inside the node.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
@@ -22,7 +23,9 @@ MAX_SIDE_TOKENS: Final = 64
 
 _OPERATORS: Final = {"+": "+", "-": "-", "−": "-", "*": "*", "×": "*", "·": "*", "/": "/", "÷": "/"}
 _DIGITS: Final = frozenset("0123456789")
-_SPACES: Final = frozenset(" \t\n\r\u00a0")
+# Numbers, words, white space, and every other character by itself: one of them fits always, so the
+# reading is linear.
+_PIECES: Final = re.compile(r"[0-9]+|[^\W\d_]+|\s+|.", re.DOTALL)
 # Next to a number these are other notations: powers, decimals, thousands, calls, brackets, units.
 _GLUE: Final = frozenset("^.,_()[]{}%!\\$€")
 # Before a number these words calculate: what follows is only a part of the side.
@@ -66,40 +69,46 @@ def _runs(text: str) -> Iterator[list[str]]:
     """Stretches of numbers, operators and equals signs; `_UNREADABLE` where one touches something
     that may belong to it. A full stop or comma that no digit follows ends a sentence."""
     run: list[str] = []
-    word, place = "", 0
-    while place < len(text):
-        character = text[place]
-        end = place + 1
-        if character in _DIGITS:
-            while end < len(text) and text[end] in _DIGITS:
-                end += 1
-            if word in _CALCULATING or (place and text[place - 1].isalpha()):
-                run.append(_UNREADABLE)
-            run.append(text[place:end])
-            word = ""
-        elif character in _OPERATORS or character == "=":
-            if word:
-                run.append(_UNREADABLE)
-            if not (run and run[-1] == character == "="):
-                run.append(_OPERATORS.get(character, "="))
-            word = ""
-        elif character.isalpha():
-            while end < len(text) and text[end].isalpha():
-                end += 1
-            word = text[place:end].casefold()
-            if run and (text[place - 1] in _DIGITS or word in _CALCULATING):
-                run.append(_UNREADABLE)
-            yield run
-            run = []
-        elif character not in _SPACES:
-            if character in _GLUE and not _ends_sentence(text, place):
+    word = ""  # the last one, if only spaces follow it
+    for match in _PIECES.finditer(text):
+        piece, before = match[0], text[match.start() - 1 : match.start()]
+        match _kind(piece, text, match.start()):
+            case "number":
+                if word in _CALCULATING or before.isalpha():
+                    run.append(_UNREADABLE)
+                run.append(piece)
+                word = ""
+            case "sign":
+                if word:
+                    run.append(_UNREADABLE)
+                run.append(_OPERATORS.get(piece, "="))
+                word = ""
+            case "word":
+                word = piece.casefold()
+                if run and (before in _DIGITS or word in _CALCULATING):
+                    run.append(_UNREADABLE)
+                yield run
+                run = []
+            case "glue":
                 run.append(_UNREADABLE)
                 word = ""
-            else:
+            case "end":
                 yield run
                 run, word = [], ""
-        place = end
     yield run
+
+
+def _kind(piece: str, text: str, place: int) -> str:
+    """What a piece of `text` that starts at `place` is to an equation."""
+    if piece[0] in _DIGITS:
+        return "number"
+    if piece in _OPERATORS or piece == "=":
+        return "sign"
+    if piece[0].isalpha():
+        return "word"
+    if piece.isspace():
+        return "space"
+    return "glue" if piece in _GLUE and not _ends_sentence(text, place) else "end"
 
 
 def _ends_sentence(text: str, place: int) -> bool:
@@ -108,11 +117,12 @@ def _ends_sentence(text: str, place: int) -> bool:
 
 def _sides(run: Sequence[str]) -> list[list[str]]:
     sides: list[list[str]] = [[]]
-    for token in run:
-        if token == "=":  # noqa: S105  no password
-            sides.append([])
+    for part in run:
+        if part == "=":
+            if sides[-1]:  # else `==`, or a side that is missing
+                sides.append([])
         else:
-            sides[-1].append(token)
+            sides[-1].append(part)
     return sides
 
 
@@ -123,24 +133,27 @@ def _value(side: Sequence[str]) -> Fraction | None:
     total = Fraction(0)
     term: Fraction | None = None
     operator, sign = "", 1
-    for token in side:
-        if token.isdigit():
-            if len(token) > MAX_DIGITS or (term is not None and not operator):
+    for part in side:
+        if part.isdigit():
+            if len(part) > MAX_DIGITS or (term is not None and not operator):
                 return None
-            factor = sign * Fraction(int(token))
+            factor = sign * Fraction(int(part))
             if operator == "/" and not factor:
                 return None
-            if term is None:
-                term = factor
-            else:
-                term = term * factor if operator == "*" else term / factor
+            term = _joined(term, operator, factor)
             operator, sign = "", 1
-        elif token in "+-":
+        elif part in "+-":
             if term is not None and not operator:
                 total, term = total + term, None
-            sign = -sign if token == "-" else sign
-        elif token in "*/" and term is not None and not operator:
-            operator = token
+            sign = -sign if part == "-" else sign
+        elif part in "*/" and term is not None and not operator:
+            operator = part
         else:
             return None
     return None if term is None or operator else total + term
+
+
+def _joined(term: Fraction | None, operator: str, factor: Fraction) -> Fraction:
+    if term is None:
+        return factor
+    return term * factor if operator == "*" else term / factor
