@@ -141,7 +141,7 @@ class DefenceSettings(Section, frozen=True):
     # Drop those whose text around the answer is longer than this many times what nineteen of twenty
     # own answers to the task stay below; 0: no bound.
     max_length: NonNegativeFloat = 1.25
-    max_advantage: NonNegativeFloat = 2.5  # of a peer's completion; 0: no bound
+    max_advantage: NonNegativeFloat = 4.0  # of a peer's completion; 0: no bound
     # Of a round's peers' groups, unless there are too few authors for that; 1: no limit.
     author_share: Annotated[float, Meta(gt=0, le=1)] = 0.34
     per_question: NonNegative = 1  # peers' groups on one question in a round; 0: no limit

@@ -157,6 +157,7 @@ class Node:
         with self._phase("train"):
             groups = [published.group for published in own]
             step = self._train([*groups, *filter(None, second)], chosen)
+            self._probe()
         self._seconds["total"] = time.perf_counter() - started
         report = self._report(groups, arrived, chosen, step)
         self._record(report)
@@ -345,7 +346,6 @@ class Node:
         every = self._settings.run.evaluate_every
         if every and self._progress.round % every == 0:
             self._evaluate()
-        self._probe()
         if self._checkpoints.is_due(self._progress.round):
             self._checkpoints.save(self._progress, self._parts)
 

@@ -66,12 +66,18 @@ def samples_of(
                     continue
                 sample = _external(prompt, ids, value, completion)
                 if verified is not None:
-                    marks = (*verified(group, completion), *(False for _ in end))
-                    sample = replace(sample, verified=marks)
+                    sample = replace(sample, verified=_marks(verified(group, completion), ids))
                 samples.append(sample)
             else:
                 samples.append(Sample(prompt, completion.token_ids, value, False, completion.logps))
     return samples
+
+
+def _marks(marks: Sequence[bool], ids: Sequence[int]) -> tuple[bool, ...]:
+    """The marks of a text's tokens, and that of EOS, if there is one: to end where the answer ends
+    is a part of it."""
+    ends = bool(marks) and marks[-1]
+    return (*marks, *(ends for _ in ids[len(marks) :]))
 
 
 def _joined_rewards(groups: Sequence[Group]) -> dict[tuple[bytes, int], list[float]]:

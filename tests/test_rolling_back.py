@@ -136,10 +136,7 @@ def test_a_node_goes_back_to_its_last_good_weights(tmp_path: Path) -> None:
         numbers = a._progress.next_number
         reports = [a.run_round(), b.run_round()]
         # Only the one that has a probe went back.
-        assert [report.totals.rollbacks for report in reports] == [{"accuracy": 1}, {}] or sum(
-            a._progress.totals.rollbacks.values()
-        ) == 1
-        assert b._progress.totals.rollbacks == {}
+        assert [sum(report.totals.rollbacks.values()) for report in reports] == [1, 0]
         after = weights(a)
         assert all(torch.equal(after[name], good[name]) for name in good)
         assert any(not torch.equal(p, good[n]) for n, p in weights(b).items())

@@ -94,15 +94,15 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def start_folder(cache: Path, seed: int) -> Path:
+def start_folder(cache: Path, seed: int, warm_steps: int = WARM_STEPS) -> Path:
     """Where the warm start of this seed is kept."""
-    return cache / f"worked-warm{WARM_STEPS}-seed{seed}-blur{BLUR_STEPS}"
+    return cache / f"worked-warm{warm_steps}-seed{seed}-blur{BLUR_STEPS}"
 
 
-def make_start(cache: Path, seed: int) -> Path:
+def make_start(cache: Path, seed: int, warm_steps: int = WARM_STEPS) -> Path:
     """The folder of this seed's warm start, made if the cache lacks it. Deterministic on one
     thread."""
-    folder = start_folder(cache, seed)
+    folder = start_folder(cache, seed, warm_steps)
     if folder.exists():
         return folder
     started = time.process_time()
@@ -116,7 +116,7 @@ def make_start(cache: Path, seed: int) -> Path:
     clean["words"] = _words(random.Random(seed))
     model = recipe.build_model(tokenizer, WIDTH)
     recipe.supervise(
-        model, recipe.clean_batches(tokenizer, clean, _SIZE), WARM_STEPS, lr=6e-3, decay=0.95
+        model, recipe.clean_batches(tokenizer, clean, _SIZE), warm_steps, lr=6e-3, decay=0.95
     )
     blurred = _blurred_batches(tokenizer, drawn)
     recipe.supervise(model, blurred, BLUR_STEPS, lr=6e-4, decay=0.0)
