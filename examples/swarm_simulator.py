@@ -7,7 +7,9 @@ first violation stops it. The same seed gives the same figures.
 """
 
 import argparse
+import gc
 import json
+import resource
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -30,12 +32,14 @@ _COLUMNS = {
     "places_filled": "filled",
     "peers_trained_from": "peers met",
     "cpu_seconds": "CPU s",
+    "memory_mib": "MiB",  # the most so far
 }
 
 
 def main() -> None:
     """Simulates the swarms asked for, one after another."""
     given = _arguments()
+    gc.set_threshold(100_000, 20, 50)  # millions of objects live long
     results, sizes = [], {}
     for nodes in given.nodes:
         plan = Plan(
@@ -48,15 +52,23 @@ def main() -> None:
             text_bytes=given.text_bytes,
             max_age_s=given.max_age_s,
             warm_up=given.warm_up,
+            trust=given.trust,
         )
         swarm = Swarm(plan)
-        results.append(swarm.run() | {"plan": asdict(plan) | {"upload": str(plan.upload)}})
+        measured = swarm.run(_tell)
+        memory = {"memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+        results.append(measured | memory | {"plan": asdict(plan) | {"upload": str(plan.upload)}})
         sizes[nodes] = swarm.sizes
         print(_row(list(_COLUMNS.values())) if len(results) == 1 else "", end="")
         print(_row([results[-1][key] for key in _COLUMNS]), end="", flush=True)
     if given.out:
         text = json.dumps({"command": sys.argv[1:], "results": results, "sizes": sizes}, indent=1)
         given.out.write_text(text + "\n")
+
+
+def _tell(so_far: dict[str, Any]) -> None:
+    """A line for each round: a large swarm takes long, and what it measured so far counts."""
+    print("so far", json.dumps(so_far), file=sys.stderr, flush=True)
 
 
 def _row(values: list[Any]) -> str:
@@ -72,8 +84,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--churn", type=float, default=0.005, help="replaced per node and round")
     parser.add_argument("--loss", type=float, default=0.01, help="of announcements and fetches")
     parser.add_argument("--liars", type=float, default=0.02, help="share of nodes that lie")
-    parser.add_argument("--text-bytes", type=int, default=700, help="of one completion")
+    parser.add_argument("--text-bytes", type=int, default=60, help="of one completion")
     parser.add_argument("--max-age-s", type=float, default=600.0, help="of a rollout")
+    parser.add_argument(
+        "--no-trust", dest="trust", action="store_false", help="strangers are not limited: quicker"
+    )
     parser.add_argument("--out", type=Path, help="JSON file")
     return parser.parse_args()
 

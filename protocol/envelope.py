@@ -27,13 +27,14 @@ from protocol.limits import (
     MAX_ROLLOUT_BODY_BYTES,
     PROTOCOL_VERSION,
     PUBLIC_KEY_BYTES,
+    SIGNATURE_BYTES,
 )
 from protocol.messages import Announcement, Kind, Rollout
 
 _MAX_BYTES: Final = {Kind.ROLLOUT: MAX_FRAME_BYTES, Kind.ANNOUNCEMENT: MAX_ANNOUNCEMENT_BYTES}
 # The second byte of a frame that holds a rollout with a compressed body; else it is the `Kind`.
 COMPRESSED_ROLLOUT: Final = 3
-_AUTHOR: Final = slice(2, 2 + PUBLIC_KEY_BYTES)
+AUTHOR: Final = slice(2, 2 + PUBLIC_KEY_BYTES)
 _SIGNATURE: Final = slice(2 + PUBLIC_KEY_BYTES, HEADER_BYTES)
 
 
@@ -83,14 +84,17 @@ def open_frame(frame: bytes, swarm_id: bytes) -> Opened:
     In order: size, version, kind, decompress, signature, decode, canonical form, bounds.
     """
     kind, author, body = _parts(frame)
-    signed = signed_bytes(kind, swarm_id, author, body)
+    # As the library wants it, so that it makes no copy of its own: 130 bytes can swell to the
+    # largest body, and every copy of that counts.
+    signed = frame[_SIGNATURE] + signed_bytes(kind, swarm_id, author, body)
     try:
-        VerifyKey(author).verify(signed, frame[_SIGNATURE])
+        VerifyKey(author).verify(signed)
     except BadSignatureError as error:
         raise ProtocolError(
             Reason.BAD_SIGNATURE, "not signed by its author for this swarm"
         ) from error
-    return Opened(hashlib.sha256(signed).digest(), author, decode(kind, body))
+    id = hashlib.sha256(memoryview(signed)[SIGNATURE_BYTES:]).digest()
+    return Opened(id, author, decode(kind, body))
 
 
 def read_unverified(frame: bytes) -> tuple[bytes, Announcement | Rollout]:
@@ -115,7 +119,7 @@ def _parts(frame: bytes) -> tuple[Kind, bytes, bytes]:
     kind, body = _check_header(frame), frame[HEADER_BYTES:]
     if frame[1] == COMPRESSED_ROLLOUT:
         body = decompress(body, MAX_ROLLOUT_BODY_BYTES)
-    return kind, frame[_AUTHOR], body
+    return kind, frame[AUTHOR], body
 
 
 def _check_header(frame: bytes) -> Kind:

@@ -31,6 +31,9 @@ class Reason(enum.StrEnum):
     HELD_OUT = "held_out"
     UNSCORABLE = "unscorable"
     OVER_QUOTA = "over_quota"
+    AVOIDED = "avoided"
+    WRONG_NUMBER = "wrong_number"
+    COPIED = "copied"
 
 
 class ProtocolError(Exception):

@@ -134,6 +134,7 @@ def shard_of(author: bytes, count: int) -> Shard:
     return shard
 
 
+@functools.lru_cache(maxsize=2**14)
 def rank_of(author: bytes) -> float:
     """Where an author stands among all, from 0 (first) to below 1: independent of its shard."""
     return int.from_bytes(_place(author)[2:8], "big") / 2**48

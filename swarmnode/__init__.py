@@ -2,7 +2,7 @@
 
 | file | what it is |
 |---|---|
-| `cli.py` | the command line; what its commands do is in the next line's files |
+| `cli.py`, `commands/` | the command line; what its commands do is in the next lines' files |
 | `bootstrapping.py`, `helper_metrics.py` | `bootstrap`: a node that only helps others to meet |
 | `networking.py` | settings → a network, for all commands that open one |
 | `joining.py`, `demo.py`, `evaluating.py`, `inspection.py` | `join`, `demo`, `eval`, `inspect` |
@@ -12,15 +12,18 @@
 | `resuming.py`, `stopping.py` | where a node stands, saved and restored; how it is asked to stop |
 | `reporting.py`, `report.py` | what a round did, and the records of it |
 | `config.py`, `manifest.py` | one node's settings; what all nodes of a swarm share |
+| `unknown_fields.py` | what could have stood where a file has an unknown field |
 | `rollout.py` | the records that cross layers |
 | `questions.py`, `samples.py` | manifest → tasks; groups → training samples |
 | `defending.py` | what this node takes from peers' texts beyond the verified answer |
 | `probing.py`, `rolling_back.py` | when the policy went wrong, and the way back |
+| `generation.py`, `ahead.py` | settings → what answers; a round's questions asked before it |
 | `breadth.py`, `gain.py` | how many answers a question gets; what peers give this node |
 | `evaluation.py` | held-out accuracy |
 | `run_directory.py`, `identity.py` | a run on disk; the key that is the node |
 | `life.py`, `rows.py` | what a node says it is at; the ends of long files |
 | `run_view.py`, `run_words.py` | how a run stands, and that in words |
+| `failures.py` | what a round that failed was about: memory, disk, device |
 | `deadline.py`, `tracking.py` | `--until`; TensorBoard and Weights & Biases |
 | `metrics.py`, `log.py`, `plots.py`, `summary.py` | what a person sees |
 | `tasks/` | questions, their scores, the scorer process |

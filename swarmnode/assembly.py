@@ -17,15 +17,18 @@ import torch
 from protocol.errors import Reason
 from swarmnode import manifest
 from swarmnode.breadth import Breadth
-from swarmnode.config import Settings
+from swarmnode.config import Settings, corrected
 from swarmnode.defending import REASONS, Defence
 from swarmnode.errors import ConfigError
 from swarmnode.evaluation import check_held_out
+from swarmnode.failures import Cause
 from swarmnode.gain import GainEstimate
+from swarmnode.generate.choice import choose, has_vllm
 from swarmnode.generate.encode import TextCodec, text_codec
+from swarmnode.generate.engine_client import EngineProcess
 from swarmnode.generate.generator import Generator
-from swarmnode.generate.hf import HFGenerator
 from swarmnode.generate.prompt import PromptEncoder, prompt_encoder
+from swarmnode.generation import StartEngine, open_generator
 from swarmnode.identity import Identity, load_or_create
 from swarmnode.manifest import Manifest
 from swarmnode.metrics import Metrics
@@ -35,6 +38,7 @@ from swarmnode.questions import open_tasks, swarm_id
 from swarmnode.rolling_back import Rollback
 from swarmnode.run_directory import MANIFEST, RunDirectory
 from swarmnode.swarm.alone import Alone
+from swarmnode.swarm.conversion import Arrival
 from swarmnode.swarm.exchange import Exchange
 from swarmnode.swarm.mixing import Mixing
 from swarmnode.swarm.pool import Pool
@@ -42,6 +46,7 @@ from swarmnode.swarm.private import membership
 from swarmnode.swarm.transport import FetchProblem, Transport
 from swarmnode.tasks.answer import instruction
 from swarmnode.tasks.scorer import Scorer
+from swarmnode.tasks.scoring import TIME_LIMIT_S, Scoring
 from swarmnode.tasks.taskset import TaskSet
 from swarmnode.train import checkpoint
 from swarmnode.train.frozen import Frozen
@@ -60,7 +65,8 @@ MakeTransport = Callable[[Identity, bytes, str], Transport]
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """Everything a node is made of, started. `task_names` maps task digests to names."""
+    """Everything a node is made of, started. `task_names` maps task digests to names; `scorer`
+    is for what this node wrote, `scoring` for what strangers did."""
 
     tasks: TaskSet
     task_names: Mapping[bytes, str]
@@ -76,6 +82,7 @@ class Parts:
     gain: GainEstimate
     breadth: Breadth
     scorer: Scorer
+    scoring: Scoring[Arrival]
     metrics: Metrics
     codec: TextCodec
     prompts: PromptEncoder
@@ -92,8 +99,12 @@ def assemble(
     directory: RunDirectory,
     make_transport: MakeTransport,
     closing: ExitStack,
+    start_engine: StartEngine | None = None,
 ) -> Parts:
-    """Starts every part. Raises `ConfigError` for what the user can mend, else `SwarmNodeError`."""
+    """Starts every part. Raises `ConfigError` for what the user can mend, else `SwarmNodeError`.
+
+    `start_engine` stands in for vLLM, whether that is installed or not.
+    """
     threads = settings.run.threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
     tasks = open_tasks(swarm)
@@ -105,6 +116,10 @@ def assemble(
     seed = settings.run.seed or _seed_of(identity)
     torch.manual_seed(seed)
     policy = load_policy(settings.model)
+    engine = choose(
+        settings.generate, policy.device, has_vllm=start_engine is not None or has_vllm()
+    )
+    log.info("engine=%s because=%r", engine.name, engine.because)
 
     transport = make_transport(identity, swarm_hash, policy.label)
     closing.callback(transport.close)
@@ -119,15 +134,25 @@ def assemble(
         public_key=identity.public_key,
         model_label=policy.label,
         tasks=task_names,
+        audience=swarm.audience,
         rebuild=lambda digest, seed: tasks.question(task_names[digest], seed),
+        trust=settings.trust,
     )
     scorer = Scorer(swarm.answer_format)
     closing.callback(scorer.close)
     scorer.open()
+    scoring = Scoring[Arrival](Scorer(swarm.answer_format, TIME_LIMIT_S))
+    closing.callback(scoring.close)
+    scoring.open()
     codec = text_codec(policy.tokenizer)
     prompts = prompt_encoder(policy.tokenizer, codec, instruction(swarm.answer_format))
     sharing = settings.sharing
     foreign = settings.hybrid if sharing.rule == "hybrid" else None
+    generator = open_generator(
+        engine.name, policy, prompts, settings, seed, threads, start_engine or EngineProcess
+    )
+    closing.callback(generator.close)
+    train = corrected(settings.train, is_same_program=engine.name == "hf")
     return Parts(
         tasks=tasks,
         task_names=task_names,
@@ -142,21 +167,20 @@ def assemble(
             sharing.max_wait_rounds,
             foreign.max_uses if foreign else 1,
         ),
-        mixing=Mixing(sharing, settings.hybrid, settings.defence),
+        mixing=Mixing(sharing, settings.hybrid, settings.trust, settings.defence),
         defence=Defence(settings.defence, swarm.answer_format, codec.encode_spans),
         rollback=Rollback(settings.defence, directory.path / "good"),
         gain=GainEstimate(),
         breadth=Breadth(settings.generate.completions, settings.generate.most_completions),
         scorer=scorer,
-        metrics=_open_metrics(settings, swarm, policy.label, directory, closing),
+        scoring=scoring,
+        metrics=_open_metrics(settings, swarm, policy.label, engine.name, directory, closing),
         codec=codec,
         prompts=prompts,
-        generator=make_generator(policy, prompts, settings, seed),
+        generator=generator,
         trainer=Frozen(policy.model)
         if sharing.role == "rollout"
-        else Trainer(
-            policy.model, settings.train, policy.pad_id, settings.generate.temperature, foreign
-        ),
+        else Trainer(policy.model, train, policy.pad_id, settings.generate.temperature, foreign),
         rng=random.Random(seed),  # noqa: S311  draws of questions and rollouts
         seed=seed,
         threads=threads,
@@ -177,20 +201,6 @@ def _check_same_swarm(directory: RunDirectory, name: str, swarm_hash: bytes) -> 
         )
 
 
-def make_generator(
-    policy: Policy, prompts: PromptEncoder, settings: Settings, seed: int
-) -> HFGenerator:
-    """What answers questions with `policy`."""
-    return HFGenerator(
-        policy.model,
-        prompts,
-        policy.eos_ids,
-        max_new_tokens=settings.generate.max_new_tokens,
-        temperature=settings.generate.temperature,
-        seed=seed,
-    )
-
-
 def _tell_addresses(given: Sequence[str], directory: RunDirectory) -> None:
     """Logs and writes down how others reach this node, the most useful address first."""
     addresses = sorted(given, key=lambda a: "/127.0.0.1/" in a)
@@ -204,7 +214,12 @@ def _tell_addresses(given: Sequence[str], directory: RunDirectory) -> None:
 
 
 def _open_metrics(
-    settings: Settings, swarm: Manifest, label: str, directory: RunDirectory, closing: ExitStack
+    settings: Settings,
+    swarm: Manifest,
+    label: str,
+    engine: str,
+    directory: RunDirectory,
+    closing: ExitStack,
 ) -> Metrics:
     known: dict[str, Sequence[str]] = {
         "rollouts_refused": [*Reason],
@@ -212,12 +227,15 @@ def _open_metrics(
         "alone": [*Alone],
         "completions_dropped": REASONS,
         "rollbacks": FAULTS,
+        "rounds_failed": [*Cause],
     }
     metrics = Metrics(settings.metrics.host, settings.metrics.port, known)
+    metrics.watch_disk(directory.path)
     directory.write(METRICS, "")
     if settings.metrics.port >= 0:
         closing.callback(metrics.close)
-        url = metrics.open(swarm=swarm.name, model=label, sharing=settings.sharing.rule)
+        rule = settings.sharing.rule
+        url = metrics.open(swarm=swarm.name, model=label, sharing=rule, engine=engine)
         log.info("metrics url=%s", url)
         directory.write(METRICS, f"{url}\n")
     return metrics

@@ -15,6 +15,7 @@ from msgspec import Meta, inspect
 
 from protocol.limits import MAX_LABEL_BYTES
 from swarmnode.errors import ConfigError
+from swarmnode.unknown_fields import known_fields
 
 Positive = Annotated[int, Meta(ge=1)]
 NonNegative = Annotated[int, Meta(ge=0)]
@@ -67,6 +68,9 @@ class ModelSettings(Section, frozen=True):
     label: Label = ""  # what peers see, printable ASCII; empty: derived from the name
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on GPU, else float32
     device: Device = "auto"  # auto: cuda when there is one, else cpu
+    # Above 0 adapters of this rank are trained and the weights are not; needs the extra `lora`.
+    lora_rank: Annotated[int, Meta(ge=0, le=1024)] = 0
+    lora_alpha: PositiveFloat = 32.0  # what they add is multiplied by alpha / rank
 
 
 class GenerateSettings(Section, frozen=True):
@@ -78,6 +82,15 @@ class GenerateSettings(Section, frozen=True):
     most_completions: Annotated[int, Meta(ge=0, le=512)] = 0
     max_new_tokens: Annotated[int, Meta(ge=1, le=32768)] = 256
     temperature: Annotated[float, Meta(gt=0, le=10)] = 1.0
+    # What generates. auto: vLLM where it is installed and the model is on a GPU, else transformers.
+    engine: Literal["auto", "hf", "vllm"] = "auto"
+    # The following are for vLLM. auto: another GPU than the trainer's, if there is one.
+    engine_device: Device = "auto"
+    # Share of its GPU's memory; None: 0.9, or 0.35 where the trainer is on the same.
+    engine_memory: Annotated[float, Meta(gt=0, lt=1)] | None = None
+    engine_silence_s: PositiveFloat = 300.0  # without a sign of life, after which it is restarted
+    engine_failures: NonNegative = 3  # in a row that are survived; then transformers takes over
+    overlap: bool = False  # generate for the next round while this one's step is computed
 
 
 class SharingSettings(Section, frozen=True):
@@ -150,6 +163,29 @@ class DefenceSettings(Section, frozen=True):
     probe_questions: Positive = 32  # in all
 
 
+class TrustSettings(Section, frozen=True):
+    """What strangers may use and what is held against them, each part with its switch: `swarm/`
+    `quota.py`, `standing.py`, `numbers.py`, `copies.py`, `visible.py`."""
+
+    quotas: bool = True  # budgets of announcements and offers, per author, network, newcomers
+    fair_shares: bool = True  # networks are drawn before authors, and authors before rollouts
+    authors_per_network: Positive = 1  # as many as a /24 or /48 counts for in a draw, at most
+    # What newcomers get of a draw, and after how many rounds that took something right of one it is
+    # none any more; 0 rounds: there are no newcomers. The share holds from so many rounds after the
+    # first author was none: at the start everybody is new.
+    newcomer_share: Annotated[float, Meta(ge=0, le=1)] = 0.1
+    newcomer_rounds: NonNegative = 3
+    newcomer_grace: NonNegative = 20
+    standing: bool = True  # who lied too often is disconnected and avoided
+    max_offences: PositiveFloat = 10.0  # points, of those in `swarm/standing.py`
+    offence_half_life_s: PositiveFloat = 3600.0
+    avoid_s: PositiveFloat = 1800.0
+    max_authors: Positive = 4096  # remembered, each about 1 KB
+    numbers: bool = True  # no question is answered twice, nor far from an author's others
+    copies: bool = True  # texts that were taken of another are refused
+    visible: bool = True  # characters that nobody sees are taken out of peers' texts
+
+
 class TrainSettings(Section, frozen=True):
     """One optimiser step per round. The formulas are in `train/objectives/` and `train/loss.py`."""
 
@@ -164,6 +200,8 @@ class TrainSettings(Section, frozen=True):
     advantage: Literal["mean_std", "mean", "leave_one_out", "maxrl"] = "mean_std"
     # λ of L = L_own + λ L_peers', each over its own tokens; None: one mean over all (SAPO).
     external_weight: NonNegativeFloat | None = None
+    # adamw8bit: moments of 8 bits, 2 bytes per parameter instead of 8; needs the extra `eight-bit`.
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     epochs: Positive = 1  # optimiser steps on one batch
     micro_batch_tokens: Positive = 16384  # padded tokens per forward and backward
     # Bounds of the objectives, each read by those named.
@@ -177,6 +215,8 @@ class TrainSettings(Section, frozen=True):
     gate_positive: PositiveFloat = 1.0  # soft_gate's steepness for A > 0
     gate_negative: PositiveFloat = 1.05  # and for A ≤ 0
     decoupled_max_weight: PositiveFloat = 5.0
+    # C of min(π / μ, C) on own tokens that another engine than transformers sampled; 0: no weight.
+    engine_max_weight: NonNegativeFloat | None = None  # None: 2 with vLLM
     # Guards. StableReinforce: 6.9 (ln 1000) and 3.
     max_log_ratio: Annotated[float, Meta(gt=0, le=80)] = 20.0  # nats; e^88 overflows float32
     max_advantage_sigmas: NonNegativeFloat = 0.0  # 0: no filter
@@ -189,6 +229,9 @@ class TrainSettings(Section, frozen=True):
     entropy_high: PositiveFloat = 1.2  # to this one
     entropy_window: Positive = 100  # steps in the mean
 
+
+# C of truncated importance sampling where another program than the trainer's samples.
+_ENGINE_MAX_WEIGHT = 2.0
 
 # Read by `swarm.budget`, which says what it means.
 Rate = Annotated[
@@ -256,10 +299,18 @@ class Settings(Section, frozen=True):
     sharing: SharingSettings = SharingSettings()
     hybrid: HybridSettings = HybridSettings()
     defence: DefenceSettings = DefenceSettings()
+    trust: TrustSettings = TrustSettings()
     train: TrainSettings = TrainSettings()
     network: NetworkSettings = NetworkSettings()
     run: RunSettings = RunSettings()
     metrics: MetricsSettings = MetricsSettings()
+
+
+def corrected(train: TrainSettings, *, is_same_program: bool) -> TrainSettings:
+    """`train` with the weight of own tokens in force: none where transformers samples, too."""
+    given = train.engine_max_weight
+    weight = 0.0 if is_same_program else _ENGINE_MAX_WEIGHT if given is None else given
+    return msgspec.structs.replace(train, engine_max_weight=weight)
 
 
 def preset(model_name: str) -> Settings:
@@ -342,6 +393,8 @@ def _problem(
 ) -> str:
     """What is wrong, what is allowed and what was given, as far as msgspec's message tells."""
     plain = str(error).replace("`$.", "`").replace(" - at `$`", "")
+    if unknown := known_fields(str(error), Settings):
+        return f"{plain}; known there: {unknown}"
     found = re.search(r"at `\$\.([a-z0-9_.]+)`", str(error))
     if found is None:
         return plain

@@ -69,18 +69,21 @@ class _NodeProcess:
         self.rows = read_rows(self.directory / "rounds.jsonl")
 
 
-def run(out: Path, nodes: int, rounds: int, network: str | None = None) -> int:
+def run(
+    out: Path, nodes: int, rounds: int, network: str | None = None, engine: str | None = None
+) -> int:
     """Runs the demo; returns the exit code: 1 if a node gave up or learned from no peer.
 
-    `network` is the backend's setting for every node, None for the default.
+    `network` and `engine` are settings of every node, None for the default.
     Raises `SwarmNodeError` when the folder cannot be written, `ConfigError` for another backend.
     """
     log.setup()
-    config.load(None, {"network": {"backend": network}})  # a wrong name is told at once
+    # A wrong name is told at once.
+    config.load(None, {"network": {"backend": network}, "generate": {"engine": engine}})
     aside = _set_aside(out)
     if aside is not None:
         logger.info("the finished demo that was here is now in %s", aside)
-    swarm = _prepare(out, nodes, rounds, network)
+    swarm = _prepare(out, nodes, rounds, network, engine)
     try:
         for node in swarm:
             node.start()
@@ -90,7 +93,9 @@ def run(out: Path, nodes: int, rounds: int, network: str | None = None) -> int:
     return _conclude(out, swarm, interrupted)
 
 
-def _prepare(out: Path, nodes: int, rounds: int, network: str | None) -> list[_NodeProcess]:
+def _prepare(
+    out: Path, nodes: int, rounds: int, network: str | None, engine: str | None
+) -> list[_NodeProcess]:
     """The nodes' folders, identities and command lines; the first one is known to the others."""
     ports = _free_ports(nodes)
     swarm = []
@@ -109,6 +114,7 @@ def _prepare(out: Path, nodes: int, rounds: int, network: str | None) -> list[_N
         arguments += ["--metrics-port", "0", "--checkpoint-every", "1", "--min-round-s", "0.5"]
         arguments += [word for address in addresses[:1] for word in ("--peer", address)]
         arguments += ["--network", network] if network else []
+        arguments += ["--engine", engine] if engine else []
         addresses.append(f"/ip4/127.0.0.1/tcp/{ports[number]}/p2p/{me.peer_id}")
         swarm.append(_NodeProcess(number, directory, arguments))
     return swarm

@@ -12,6 +12,13 @@ class SwarmNodeError(Exception):
     """
 
 
+class DeviceFailed(SwarmNodeError):
+    """The device is gone for this process: whatever it is asked again fails, too.
+
+    The node ends at once, so that whoever supervises it starts a new process, which resumes.
+    """
+
+
 class ConfigError(SwarmNodeError):
     """The user asked for something impossible. The program ends with exit code 2, no traceback.
 

@@ -61,10 +61,10 @@ def _resolve(target: str, device: str) -> tuple[Settings, Path | None]:
 def _evaluate(
     settings: Settings, weights: Path | None, swarm: manifest.Manifest, questions: int
 ) -> Evaluation:
-    from swarmnode.assembly import make_generator
     from swarmnode.evaluation import check_held_out, evaluate
     from swarmnode.generate.encode import text_codec
     from swarmnode.generate.prompt import prompt_encoder
+    from swarmnode.generation import make_generator
     from swarmnode.questions import open_tasks
     from swarmnode.tasks.answer import instruction
     from swarmnode.tasks.scorer import Scorer

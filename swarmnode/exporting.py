@@ -20,7 +20,7 @@ from swarmnode import config, manifest
 from swarmnode.config import ModelSettings, Settings
 from swarmnode.errors import ConfigError, SwarmNodeError
 from swarmnode.rows import newest_rows
-from swarmnode.run_view import check_is_run, mean_accuracy
+from swarmnode.run_view import check_is_run, mean_accuracy, peers_trained_from
 
 CARD = "README.md"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -63,16 +63,17 @@ def _check_is_free(out: Path) -> None:
 def _export(run: Path, out: Path, round: int | None) -> dict[str, Any]:
     """Writes the folder beside `out` first, so that `out` is whole or absent."""
     from swarmnode.train.policy import load, save
+    from swarmnode.train.weights import persistent_tensors
 
     settings = config.load(run / "config.toml", {})
     found = _checkpoint(run, round)
     policy = load(_model_settings(run, settings, found.model))
+    needed = persistent_tensors(policy.model)  # of tied weights one, of adapters only these
     missing, unknown = policy.model.load_state_dict(dict(found.model), strict=False)
     if unknown:
         raise SwarmNodeError(f"the checkpoint is of another model: it holds {unknown[0]!r}")
-    tied = {name for name, _ in policy.model.named_parameters()} & set(missing)
-    if tied:  # of tied weights a checkpoint holds one, and the model names it once, too
-        raise SwarmNodeError(f"the checkpoint is of another model: it lacks {sorted(tied)[0]!r}")
+    if lacking := sorted(set(needed) & set(missing)):
+        raise SwarmNodeError(f"the checkpoint is of another model: it lacks {lacking[0]!r}")
     unfinished = out.with_name(f".{out.name}.unfinished")
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -106,15 +107,16 @@ def _checkpoint(run: Path, round: int | None) -> Any:
 
 
 def _model_settings(run: Path, settings: Settings, tensors: Any) -> ModelSettings:
-    """Whence architecture and tokenizer come: what the run exported, or else what it began from."""
+    """Whence architecture and tokenizer come: what the run exported, or else what it began from.
+    Adapters belong to what it began from: what it exported has them merged in."""
     import torch
 
     dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
     dtype = "bfloat16" if torch.bfloat16 in dtypes else "float32"
     exported = run / "model"
-    has_exported = (exported / "config.json").exists() and (exported / "tokenizer.json").exists()
+    has_exported = all((exported / name).exists() for name in ("config.json", "tokenizer.json"))
     flags = {"model": {"device": "cpu", "dtype": dtype}}
-    if has_exported:
+    if has_exported and not settings.model.lora_rank:
         flags["model"]["name"] = str(exported)
         settings = msgspec.structs.replace(
             settings, model=msgspec.structs.replace(settings.model, revision=None)
@@ -134,6 +136,7 @@ def card(run: Path, settings: Settings, state: Any, round: int) -> str:
     head += [f"base_model: {json.dumps(base)}"] if is_hub else []
     head += ["tags:", "- swarmnode", "- reinforcement-learning", "- grpo", "- sapo"]
     tasks = ", ".join(f"`{task.name}`" for task in swarm.tasks)
+    others = totals.get("trained_from_others", 0)  # older checkpoints name all
     lines = [
         "---", *head, "---", f"# {settings.model.label or Path(base).name}, trained in a swarm", "",
         f"`{base}` after {round:,} rounds ({state['policy_version']:,} optimiser steps) of GRPO in "
@@ -145,7 +148,7 @@ def card(run: Path, settings: Settings, state: Any, round: int) -> str:
         f"| objective, advantage | {settings.train.objective}, {settings.train.advantage} |",
         f"| own groups trained on | {totals['own_groups_trained']:,} |",
         f"| peers' groups trained on | {totals['external_groups_trained']:,} |",
-        f"| peers they came from | {len(totals['trained_from']):,} |",
+        f"| peers they came from | {peers_trained_from(totals['trained_from'], others)} |",
         f"| tokens generated | {totals['tokens_generated']:,} |",
         f"| tasks | {tasks} |", "",
     ]  # fmt: skip

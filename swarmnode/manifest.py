@@ -16,11 +16,15 @@ from msgspec import Meta
 
 from protocol import limits, names
 from swarmnode.errors import ConfigError
+from swarmnode.unknown_fields import known_fields
 
 # Printable ASCII without spaces: names are metric labels, and peers are greeted with the swarm's.
 Name = Annotated[
     str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]*\Z", max_length=limits.MAX_SWARM_NAME_BYTES)
 ]
+
+
+_AUDIENCE: Literal[100] = 100  # where a manifest names none
 
 
 class Task(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,6 +41,8 @@ class Task(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A swarm, as its manifest file describes it.
 
+    `audience` is how many authors a node hears about once there are many, 100 or 6: with 6, what it
+    sends and receives is the same from 8 nodes on (SPEC.md section 8); with 100, from some hundred.
     `answer_format` says where the answer stands in a completion: the "whole" text, or the last
     `<answer>` "tag". `held_out_ratio` of all questions are never trained on nor published.
     """
@@ -45,15 +51,18 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tasks: Annotated[tuple[Task, ...], Meta(min_length=1, max_length=64)]
     answer_format: Literal["whole", "tag"] = "tag"
     held_out_ratio: Annotated[float, Meta(ge=0.01, le=0.5)] = 0.1
+    audience: Literal[100, 6] = _AUDIENCE
 
     def swarm_id(self, digests: Mapping[str, bytes]) -> bytes:
         """The 32-byte id, from the digest of each task by name (`tasks.TaskSet.digest`)."""
-        shared = {
+        shared: dict[str, Any] = {
             "name": self.name,
             "answer_format": self.answer_format,
             "held_out_ratio": self.held_out_ratio,
             "tasks": sorted([task.name, digests[task.name].hex()] for task in self.tasks),
         }
+        if self.audience != _AUDIENCE:  # else left out, as before there was a choice
+            shared["audience"] = self.audience
         return names.swarm_id(msgspec.json.encode(shared, order="sorted"))
 
 
@@ -88,7 +97,9 @@ def _parse(text: bytes, source: str) -> Manifest:
     try:
         manifest = msgspec.toml.decode(text, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"manifest {source}: {error}") from error
+        known = known_fields(str(error), Manifest)
+        more = f"; known there: {known}" if known else ""
+        raise ConfigError(f"manifest {source}: {error}{more}") from error
     seen = [task.name for task in manifest.tasks]
     if len(set(seen)) != len(seen):
         raise ConfigError(f"manifest {source}: two tasks have the same name")

@@ -6,8 +6,10 @@ Everything is set from the records that are also written to the run directory, s
 
 import logging
 import math
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -36,6 +38,11 @@ _GAUGES = {
     "grad_norm": "Gradient norm of the last step, before clipping.",
     "kl": "Sampler's log-probability less the trainer's, mean over own tokens, nats.",
     "kl_external": "Peers' mean log-probability less ours, mean over peers' completions, nats.",
+    "mismatch": "Size of the difference behind swarmnode_kl, mean over own tokens, nats.",
+    "mismatch_kl": "KL of the generation engine to the trainer, k3 estimate, nats per token.",
+    "own_lag": "Optimiser steps since the policy that the last own completions are of.",
+    "engine_handover_seconds": "Time that the generation engine's last weights took.",
+    "engine_given_up": "1 once vLLM failed too often and transformers generates in its place.",
     "entropy": "Entropy of the policy, mean over completion tokens, nats.",
     "clip_fraction": "Share of tokens whose gradient the clip stopped.",
     "staleness_seconds": "Mean age of the peers' groups trained on in the last round.",
@@ -49,13 +56,13 @@ _GAUGES = {
     "peers": "Peers connected.",
     "own_groups_with_signal": "Own groups of the last round whose rewards were not all equal.",
     "paused": "1 while the node rests because it was paused, else 0.",
+    "disk_free_bytes": "Free bytes of the disk that the run is on, now; NaN: it does not say.",
     "last_round_timestamp_seconds": "When the last round ended, Unix time.",
 }
 _COUNTERS = {
     "rounds": "Rounds done.",
     "round_seconds": "Time of the rounds, all phases and what is between them.",
     "rounds_without_step": "Rounds in which no group had a signal, so nothing was learned.",
-    "rounds_failed": "Rounds given up because the environment failed.",
     "scorer_failures": "Rollouts lost because the scorer process died or hung on them.",
     "generated_tokens": "Tokens generated.",
     "rollouts_published": "Own rollouts offered to peers.",
@@ -64,6 +71,7 @@ _COUNTERS = {
     "rollouts_accepted": "Peers' rollouts admitted and scored.",
     "external_groups_trained": "Peers' groups trained on.",
     "own_groups_trained": "Own groups trained on.",
+    "engine_restarts": "Times the generation engine's process was restarted.",
     "network_restarts": "Times the network process was restarted.",
     "network_foreign_peers": "Peers of another swarm or protocol version that greeted this node.",
     "network_bytes_in": "Payload bytes received.",
@@ -75,6 +83,7 @@ _LABELLED = {
     "rollouts_missed": ("Rollouts asked for and not delivered.", "problem"),
     "completions_dropped": ("Peers' right completions not imitated.", "reason"),
     "rollbacks": ("Returns to the last good checkpoint, by what the probe saw.", "fault"),
+    "rounds_failed": ("Rounds given up because the environment failed.", "cause"),
     "network_dropped": ("Items lost because a queue was full.", "queue"),
     "phase_seconds": ("Where the time of the rounds went.", "phase"),
 }
@@ -86,6 +95,7 @@ class _Seen:
 
     totals: Totals = field(default_factory=Totals)
     restarts: int = 0
+    engine_restarts: int = 0
     foreign_peers: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
 
@@ -170,6 +180,8 @@ class Metrics:
                 self._gauges[name].set(value)
         self._gauges["staleness_seconds"].set(report.staleness_s or 0.0)
         self._gauges["pool_age_seconds"].set(report.pool_age_s)
+        self._gauges["engine_handover_seconds"].set(report.handover_s or 0.0)
+        self._gauges["engine_given_up"].set(report.engine_given_up)
         self._gauges["last_round_timestamp_seconds"].set(report.time)
         for reason in self._alone_reasons:
             self._alone.labels(reason).set(report.alone == reason)
@@ -177,6 +189,21 @@ class Metrics:
             if phase != "total":  # sums over phases would count everything twice
                 self._labelled["phase_seconds"].labels(phase).inc(seconds)
         self._count(report)
+
+    def record_failure(self, cause: str) -> None:
+        """Takes over that a round was given up, at once: no report may come for long."""
+        self._labelled["rounds_failed"].labels(cause).inc()
+
+    def watch_disk(self, path: Path) -> None:
+        """Tells from now on how much is free where `path` is, at every look."""
+
+        def free() -> float:
+            try:
+                return float(shutil.disk_usage(path).free)
+            except OSError:
+                return math.nan
+
+        self._gauges["disk_free_bytes"].set_function(free)
 
     def record_pause(self, is_on: bool) -> None:
         """Takes over that the node was paused or goes on."""
@@ -203,7 +230,6 @@ class Metrics:
             "rounds": 1,
             "round_seconds": report.seconds["total"],
             "rounds_without_step": new.rounds_without_step - old.rounds_without_step,
-            "rounds_failed": new.rounds_failed - old.rounds_failed,
             "scorer_failures": new.scorer_failures - old.scorer_failures,
             "generated_tokens": new.tokens_generated - old.tokens_generated,
             "rollouts_published": new.published - old.published,
@@ -212,6 +238,7 @@ class Metrics:
             "rollouts_accepted": new.accepted - old.accepted,
             "external_groups_trained": new.external_groups_trained - old.external_groups_trained,
             "own_groups_trained": new.own_groups_trained - old.own_groups_trained,
+            "engine_restarts": report.engine_restarts - self._seen.engine_restarts,
             "network_restarts": report.network_restarts - self._seen.restarts,
             "network_foreign_peers": report.foreign_peers - self._seen.foreign_peers,
             "network_bytes_in": new.bytes_in - old.bytes_in,
@@ -228,7 +255,11 @@ class Metrics:
         self._count_labelled("rollbacks", new.rollbacks, old.rollbacks)
         self._count_labelled("network_dropped", report.network_dropped, self._seen.dropped)
         self._seen = _Seen(
-            new, report.network_restarts, report.foreign_peers, dict(report.network_dropped)
+            new,
+            report.network_restarts,
+            report.engine_restarts,
+            report.foreign_peers,
+            dict(report.network_dropped),
         )
 
     def _count_labelled(self, name: str, new: Any, old: Any) -> None:

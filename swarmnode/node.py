@@ -5,10 +5,12 @@ One round, on the main thread, waiting for no peer (`Node.run_round`):
     draw questions → generate → score → publish → take what peers sent → score it ourselves → pool
     → mix own and peers' groups → one training step → hand over the weights → report
 
+With `generate.overlap` the next round's questions are asked just before the step (`ahead.py`).
+
 The parts start in the order of `assembly.py`. The first SIGINT, SIGTERM or SIGHUP finishes the
 round, saves and says goodbye; the second stops at once. A failure of the environment
 (`SwarmNodeError`) costs its round and is counted, and the node waits a little longer each time;
-`run.max_failed_rounds` in a row stop it, as does any bug of ours.
+`run.max_failed_rounds` in a row stop it, as do at once a device that is gone and any bug of ours.
 """
 
 import copy
@@ -18,13 +20,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from protocol.errors import Reason
 from protocol.names import peer_id, question_seed
-from swarmnode import config, deadline, manifest, reporting
+from swarmnode import config, deadline, failures, manifest, reporting
+from swarmnode.ahead import Ahead, Asked
 from swarmnode.assembly import MakeTransport, Parts, assemble
 from swarmnode.config import Settings
-from swarmnode.errors import SwarmNodeError
+from swarmnode.errors import DeviceFailed, SwarmNodeError
 from swarmnode.evaluation import evaluate
+from swarmnode.generation import StartEngine
 from swarmnode.life import Phase
 from swarmnode.manifest import Manifest
 from swarmnode.pausing import LOOK_S, Pause
@@ -60,11 +63,13 @@ class Node:
         swarm: Manifest,
         directory: RunDirectory,
         make_transport: MakeTransport,
+        start_engine: StartEngine | None = None,
     ) -> None:
         self._settings = settings
         self._swarm = swarm
         self._directory = directory
         self._make_transport = make_transport
+        self._start_engine = start_engine
         self._closing = ExitStack()
         self._progress = Progress()
         self._checkpoints = Checkpoints(settings.run, directory)
@@ -80,7 +85,12 @@ class Node:
         Raises `ConfigError` for what the user can mend, `SwarmNodeError` for the environment.
         """
         self._parts: Parts = assemble(
-            self._settings, self._swarm, self._directory, self._make_transport, self._closing
+            self._settings,
+            self._swarm,
+            self._directory,
+            self._make_transport,
+            self._closing,
+            self._start_engine,
         )
         self._progress = self._checkpoints.resume(self._parts)
         totals = self._progress.totals
@@ -92,36 +102,41 @@ class Node:
             self._parts.policy.label,
         )  # fmt: skip
 
+    @failures.of_the_device()
     def run(self, on_report: Callable[[RoundReport], None] = lambda report: None) -> int | None:
         """Rounds until `run.rounds` are done or a signal comes; returns that signal, if any.
 
         `on_report` is called after every round. Raises `SwarmNodeError` after
-        `run.max_failed_rounds` failures in a row.
+        `run.max_failed_rounds` failures in a row, `DeviceFailed` at once.
         """
         with self._stop.listening():
             self._directory.tell(Phase.RUNNING)
             if self._progress.round == 0:
                 self._evaluate()
-            failures = 0
+            in_a_row = 0
             pause = Pause(self._directory, self._parts.metrics.record_pause)
             while self._stop.signal is None and not self._is_done():
                 if pause.holds():
                     self._stop.rest(LOOK_S)
                     continue
                 try:
-                    report = self.run_round()
+                    with failures.of_the_device():
+                        report = self.run_round()
+                except DeviceFailed:
+                    raise
                 except SwarmNodeError as error:
-                    failures += 1
+                    in_a_row += 1
                     self._progress.totals.rounds_failed += 1
-                    log.warning("round failed in_a_row=%d error=%s", failures, error)
-                    if failures >= self._settings.run.max_failed_rounds:
+                    self._parts.metrics.record_failure(failures.cause_of(error))
+                    log.warning("round failed in_a_row=%d error=%s", in_a_row, error)
+                    if in_a_row >= self._settings.run.max_failed_rounds:
                         raise
                     self._directory.tell(Phase.WAITING, str(error))
-                    self._stop.rest(_FAILURE_PAUSE_S * 2**failures)
+                    self._stop.rest(_FAILURE_PAUSE_S * 2**in_a_row)
                     continue
-                if failures:
+                if in_a_row:
                     self._directory.tell(Phase.RUNNING)
-                failures = 0
+                in_a_row = 0
                 on_report(report)
                 self._stop.rest(self._settings.run.min_round_s - report.seconds["total"])
             self._finish()
@@ -139,22 +154,24 @@ class Node:
         self._seconds = {}
         self._progress.round += 1
         with self._phase("draw"):
-            paired = self._choose_paired()
-            questions = self._draw_questions(len(paired))
+            ahead, self._progress.ahead = self._progress.ahead, None
+            asked = self._draw() if ahead is None else ahead.asked
         with self._phase("generate"):
-            answers = self._parts.generator.generate(
-                [*(question for _, question in questions), *paired],
-                self._parts.breadth.completions,
-            )
+            generator = self._parts.generator
+            if ahead is None:
+                answers = generator.generate(asked.all, self._parts.breadth.completions)
+            else:
+                answers = generator.finish()
         with self._phase("score"):
-            own = self._score_own(questions, answers[: len(questions)])
-            second = map(self._scored, paired, answers[len(questions) :])
+            own = self._score_own(asked.questions, answers[: len(asked.questions)])
+            second = map(self._scored, asked.paired, answers[len(asked.questions) :])
         with self._phase("publish"):
             self._publish(own)
         with self._phase("collect"):
             arrived = self._collect()
             chosen = self._choose_external()
         with self._phase("train"):
+            self._free_or_use_engine()
             groups = [published.group for published in own]
             step = self._train([*groups, *filter(None, second)], chosen)
             self._probe()
@@ -162,6 +179,20 @@ class Node:
         report = self._report(groups, arrived, chosen, step)
         self._record(report)
         return report
+
+    def _draw(self) -> Asked:
+        paired = self._choose_paired()
+        return Asked(self._draw_questions(len(paired)), paired)
+
+    def _free_or_use_engine(self) -> None:
+        """The generator's part of the training phase: to rest, or to answer the next questions."""
+        parts, progress = self._parts, self._progress
+        if self._settings.generate.overlap and not self._is_done():
+            before = (progress.next_number, parts.rng.getstate(), parts.generator.state())
+            progress.ahead = Ahead(self._draw(), *before)
+            parts.generator.begin(progress.ahead.asked.all, parts.breadth.completions)
+        elif self._settings.sharing.role != "rollout":
+            parts.generator.rest()
 
     def _choose_paired(self) -> list[Question]:
         """Peers' questions that this node answers too, in the place of own ones."""
@@ -213,7 +244,7 @@ class Node:
         if rewards is None:
             return None
         version, temperature = (
-            self._parts.trainer.policy_version,
+            self._parts.generator.version,
             self._settings.generate.temperature,
         )
         return Group(question, tuple(completions), rewards, version, temperature)
@@ -225,18 +256,25 @@ class Node:
             self._parts.exchange.publish(offered, round=self._progress.round, now=time.time())
 
     def _collect(self) -> list[Group]:
-        """Peers' groups that came since the last round, scored by us; pools those with signal."""
-        arrived = []
-        for arrival in self._parts.exchange.collect(round=self._progress.round, now=time.time()):
-            rewards = self._score(arrival.question, arrival.rollout.texts)
+        """Peers' groups, scored by us beside the round: those that are done; pools what is useful.
+
+        What came since the last round is mostly among them, and what is not comes in a later one.
+        """
+        parts, arrived = self._parts, []
+        for arrival in parts.exchange.collect(round=self._progress.round, now=time.time()):
+            if not parts.scoring.submit(arrival, arrival.question, arrival.rollout.texts):
+                parts.exchange.refuse_unscored()
+        for arrival, rewards in parts.scoring.finished():
             if rewards is None:
-                self._parts.exchange.refuse(Reason.UNSCORABLE)
+                self._progress.totals.scorer_failures += 1
+                self._parts.exchange.refuse_unscorable(arrival, time.time())
                 continue
             group = arrival.scored(rewards)
+            self._parts.exchange.note_scored(group, time.time())
             arrived.append(group)
-            if self._parts.mixing.is_useful(group):
-                self._parts.pool.add(group)
-        self._parts.defence.note_peers(arrived)
+            if parts.mixing.is_useful(group):
+                parts.pool.add(group)
+        parts.defence.note_peers(arrived)
         self._progress.totals.accepted += len(arrived)
         return arrived
 
@@ -249,7 +287,10 @@ class Node:
         chosen = parts.mixing.choose(parts.pool.groups(), parts.exchange.lag, parts.rng)
         parts.pool.take(chosen)
         wanted = sampling.fetch_count(
-            parts.mixing.external, sharing.fetch_factor, len(parts.pool), parts.exchange.in_flight
+            parts.mixing.external,
+            sharing.fetch_factor,
+            len(parts.pool),
+            parts.exchange.in_flight + parts.scoring.waiting,
         )
         parts.exchange.request(wanted, parts.rng, now)
         return chosen
@@ -291,8 +332,7 @@ class Node:
         totals.external_groups_trained += len(chosen)
         for group in chosen:
             assert group.origin is not None
-            author = peer_id(group.origin.author)
-            totals.trained_from[author] = totals.trained_from.get(author, 0) + 1
+            totals.note_trained_from(peer_id(group.origin.author))
         totals.rounds_without_step += step.optimizer_steps == 0
         return step
 

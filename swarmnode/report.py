@@ -6,13 +6,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+# Peers that `Totals.trained_from` names: when there are twice as many, those with the fewest groups
+# go. A week among a hundred authors that come and go would otherwise put thousands into each row.
+MAX_NAMED = 64
+
 
 @dataclass(slots=True)
 class Totals:
     """Counts since the run began, restarts included; kept in checkpoints.
 
     A rollout is up to eight completions of one question, as it travels. `refused` is by reason,
-    `missed` (asked for and not delivered) by problem, `trained_from` by the author's peer id.
+    `missed` (asked for and not delivered) by problem. `trained_from` are the groups trained on by
+    their author's peer id, of those peers that gave most; `trained_from_others` are the rest.
     """
 
     published: int = 0
@@ -24,6 +29,7 @@ class Totals:
     own_groups_trained: int = 0
     external_groups_trained: int = 0
     trained_from: dict[str, int] = field(default_factory=dict)
+    trained_from_others: int = 0
     tokens_generated: int = 0
     tokens_trained_own: int = 0
     tokens_trained_external: int = 0
@@ -37,6 +43,16 @@ class Totals:
     rollbacks: dict[str, int] = field(default_factory=dict)
     wall_s: float = 0.0
 
+    def note_trained_from(self, peer: str) -> None:
+        """Counts a group trained on. A peer that was among the others begins anew with it."""
+        self.trained_from[peer] = self.trained_from.get(peer, 0) + 1
+        if len(self.trained_from) > 2 * MAX_NAMED:
+            # Of equal ones the newest stay: they may give more yet.
+            newest_first = reversed(self.trained_from.items())
+            most = sorted(newest_first, key=lambda item: -item[1])[:MAX_NAMED]
+            self.trained_from_others += sum(self.trained_from.values()) - sum(n for _, n in most)
+            self.trained_from = dict(reversed(most))
+
 
 @dataclass(frozen=True, slots=True)
 class RoundReport:
@@ -47,7 +63,12 @@ class RoundReport:
     that the author says it runs.
     `staleness_s`: mean age of the peers' groups trained on, by their authors' clocks.
     `kl`: mean of the sampler's log-probability less the trainer's, own tokens; `kl_external`: the
-    same per peer's completion. `staleness_rounds`: optimiser steps that the authors of the peers'
+    same per peer's completion. `engine` generated ("hf" or "vllm"), `engine_given_up`
+    says that it is hf in vLLM's place; `engine_restarts` counts since
+    the node was started, `handover_s` is how long its last weights took. `mismatch`: mean size of
+    the differences that `kl` is the mean of, `mismatch_kl` the k3 estimate of the same divergence;
+    `own_lag`: optimiser steps since the policy that the own completions are of, before this one.
+    `staleness_rounds`: optimiser steps that the authors of the peers'
     groups trained on have announced since, mean. `effective_ratio`: effective sample size of peers'
     completions divided by their number. `foreign_share` multiplies their weight in the loss.
     `sharing_gain`: the share of this node's progress that peers' completions bring, with
@@ -72,6 +93,13 @@ class RoundReport:
     grad_norm: float | None
     kl: float | None
     kl_external: float | None
+    engine: str
+    engine_given_up: bool
+    engine_restarts: int
+    handover_s: float | None
+    mismatch: float | None
+    mismatch_kl: float | None
+    own_lag: int
     entropy: float | None
     clip_fraction: float | None
     staleness_s: float | None

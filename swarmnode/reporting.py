@@ -34,6 +34,7 @@ def round_report(
 ) -> RoundReport:
     """The row of this round; `takes` is false for a node that asks no peer, by choice."""
     own, chosen, gain = groups.own, groups.chosen, parts.gain.now()
+    engine = parts.generator.report()
     return RoundReport(
         round=round,
         time=now,
@@ -50,6 +51,13 @@ def round_report(
         grad_norm=step.grad_norm,
         kl=step.kl_own,
         kl_external=step.kl_external,
+        engine=engine.name,
+        engine_given_up=engine.is_given_up,
+        engine_restarts=engine.restarts,
+        handover_s=engine.handover_s,
+        mismatch=step.gap_own,
+        mismatch_kl=step.kl_own_k3,
+        own_lag=parts.trainer.policy_version - step.optimizer_steps - parts.generator.version,
         entropy=step.entropy,
         clip_fraction=step.clip_ratio,
         staleness_rounds=_mean([float(parts.exchange.lag(group)) for group in chosen]),

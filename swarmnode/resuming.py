@@ -4,13 +4,15 @@ never stopped, as far as the network lets it."""
 import base64
 import copy
 import logging
+import random
 import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from swarmnode.ahead import Ahead
 from swarmnode.assembly import Parts
 from swarmnode.config import RunSettings
-from swarmnode.errors import SwarmNodeError
+from swarmnode.errors import ConfigError, SwarmNodeError
 from swarmnode.report import Totals
 from swarmnode.run_directory import RunDirectory
 from swarmnode.train import checkpoint
@@ -30,6 +32,7 @@ class Progress:
     next_number: int = 0  # of the next question this node draws
     evaluated_round: int = -1
     totals: Totals = field(default_factory=Totals)
+    ahead: Ahead | None = None  # in flight; a checkpoint is as if it were not asked yet
 
 
 class Checkpoints:
@@ -55,6 +58,7 @@ class Checkpoints:
         if progress.round == self._saved_round:
             return
         started = time.monotonic()
+        self._directory.flush_rows()
         trainer = parts.trainer.state()
         checkpoint.save(
             self._directory.checkpoints,
@@ -69,7 +73,8 @@ class Checkpoints:
 
     def resume(self, parts: Parts) -> Progress:
         """From the newest checkpoint, whose state the parts take over; from the start, if there is
-        none. Rows of later rounds are removed. Raises `SwarmNodeError` when every one is damaged.
+        none. Rows of later rounds are removed. Raises `SwarmNodeError` when every one is damaged,
+        `ConfigError` when it is of another model.
         """
         latest = checkpoint.load_latest(self._directory.checkpoints)
         for skipped in latest.skipped:
@@ -83,7 +88,13 @@ class Checkpoints:
                 )
             self._directory.keep_rows_up_to(-1)
             return Progress()
-        progress = _restored(found, parts)
+        try:
+            progress = _restored(found, parts)
+        except SwarmNodeError as error:
+            raise ConfigError(
+                f"{error}; give the --model that the run in {self._directory.path} began with, or "
+                "another --run"
+            ) from error
         self._saved_round = found.round
         self._directory.keep_rows_up_to(found.round)
         parts.metrics.resume(copy.deepcopy(progress.totals))
@@ -92,16 +103,21 @@ class Checkpoints:
 
 
 def _state(progress: Progress, parts: Parts) -> dict[str, Any]:
+    next_number, rng, chance = progress.next_number, parts.rng, parts.generator.state()
+    if (ahead := progress.ahead) is not None:
+        next_number, chance = ahead.next_number, ahead.chance
+        rng = random.Random()  # noqa: S311  takes over the state of the node's own
+        rng.setstate(ahead.rng)
     return {
         "swarm_id": parts.swarm_id.hex(),
         "policy_version": parts.trainer.policy_version,
-        "next_number": progress.next_number,
+        "next_number": next_number,
         "evaluated_round": progress.evaluated_round,
         "totals": asdict(progress.totals),
         "exchange": parts.exchange.state(),
         **{name: part.state() for name, part in _remembering(parts).items()},
-        "generator": base64.b64encode(parts.generator.state()).decode(),
-        "rng": checkpoint.rng_state({"node": parts.rng}, {}),
+        "generator": base64.b64encode(chance).decode(),
+        "rng": checkpoint.rng_state({"node": rng}, {}),
     }
 
 

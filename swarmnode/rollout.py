@@ -51,13 +51,15 @@ class Completion:
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where a peer's group came from. `author` is its 32-byte Ed25519 public key, `created` the
-    author's clock in Unix seconds, `received_round` this node's round when it was admitted."""
+    author's clock in Unix seconds, `received_round` this node's round when it was admitted,
+    `network` the /24 or /48 from which its author serves, "" while that is not known."""
 
     author: bytes
     rollout_id: bytes
     model_label: str
     created: float
     received_round: int
+    network: str = ""
 
 
 @dataclass(frozen=True, slots=True)

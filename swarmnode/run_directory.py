@@ -84,10 +84,17 @@ class RunDirectory:
         self._lock = lock
 
     def write(self, name: str, text: str) -> None:
-        """Replaces one small file atomically. Raises `SwarmNodeError` when the disk refuses."""
+        """Replaces one small file atomically. Raises `SwarmNodeError` when the disk refuses.
+
+        A power cut leaves the old one or the new one: an empty `config.toml` would be taken for
+        one that sets nothing.
+        """
         target, temporary = self.path / name, self.path / f".{name}.new"
         try:
-            temporary.write_text(text, encoding="utf-8")
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(temporary, target)
         except OSError as error:
             raise SwarmNodeError(f"cannot write {target}: {error.strerror}") from error
@@ -108,6 +115,18 @@ class RunDirectory:
         for path in (self.rounds, self.evaluations):
             try:
                 rows.keep_up_to(path, round)
+            except OSError as error:
+                raise SwarmNodeError(f"cannot write {path}: {error.strerror}") from error
+
+    def flush_rows(self) -> None:
+        """Waits until the rows are on the disk: a checkpoint must not outlive those before it.
+        `SwarmNodeError` when the disk refuses."""
+        for path in (self.rounds, self.evaluations):
+            if not path.exists():
+                continue
+            try:
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
             except OSError as error:
                 raise SwarmNodeError(f"cannot write {path}: {error.strerror}") from error
 

@@ -9,7 +9,7 @@ import time
 import tomllib
 import urllib.request
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -172,6 +172,11 @@ def alone_because(row: dict[str, Any]) -> str:
 def mean(values: Sequence[float]) -> float | None:
     """The mean; None of nothing."""
     return sum(values) / len(values) if values else None
+
+
+def peers_trained_from(named: Sized, others: int) -> str:
+    """How many peers gave groups that were trained on, of `Totals`, for a person."""
+    return f"more than {len(named):,}" if others else f"{len(named):,}"
 
 
 def mean_accuracy(evaluation: dict[str, Any], key: str = "accuracy") -> float:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from swarmnode.life import Phase
-from swarmnode.run_view import RunView, alone_because, mean_accuracy
+from swarmnode.run_view import RunView, alone_because, mean_accuracy, peers_trained_from
 
 
 def verdict(one: RunView) -> str:
@@ -147,13 +147,17 @@ def _trained(row: dict[str, Any]) -> str:
     totals = row["totals"]
     text = (
         f"{totals['own_groups_trained']} own groups + {totals['external_groups_trained']} of "
-        f"{len(totals['trained_from'])} peers; pool {row['pool_groups']}"
+        f"{_peers_trained_from(totals)} peers; pool {row['pool_groups']}"
     )
     if row["staleness_s"] is not None:
         text += f"; peers' were {duration(row['staleness_s'])} old"
     if row.get("staleness_rounds") is not None:
         text += f", {row['staleness_rounds']:.1f} steps"
     return text
+
+
+def _peers_trained_from(totals: dict[str, Any]) -> str:
+    return peers_trained_from(totals["trained_from"], totals.get("trained_from_others", 0))
 
 
 def _peers(one: RunView, row: dict[str, Any]) -> str:

@@ -25,7 +25,7 @@ class Layer(NamedTuple):
 
 
 RECORDS = "swarmnode.errors swarmnode.rollout"
-TORCH = "torch transformers tokenizers safetensors huggingface_hub peft vllm jinja2"
+TORCH = "torch transformers tokenizers safetensors huggingface_hub peft torchao vllm jinja2"
 SWARM = f"swarmnode.swarm protocol swarmnode.config {RECORDS}"
 LIBP2P = "libp2p trio anyio multiaddr google.protobuf"
 # The longest name that fits a module counts. `tasks`, `generate`, `train` and `swarm` do not know
@@ -40,8 +40,9 @@ LAYERS = {
     "swarmnode.breadth": Layer("swarmnode.rollout"),
     "swarmnode.stopping": Layer(""),
     "swarmnode.terminal": Layer("", "rich"),
-    "swarmnode.config": Layer("protocol swarmnode.errors", "msgspec"),
-    "swarmnode.manifest": Layer("protocol swarmnode.errors", "msgspec"),
+    "swarmnode.unknown_fields": Layer("", "msgspec"),
+    "swarmnode.config": Layer("protocol swarmnode.errors swarmnode.unknown_fields", "msgspec"),
+    "swarmnode.manifest": Layer("protocol swarmnode.errors swarmnode.unknown_fields", "msgspec"),
     "swarmnode.identity": Layer("protocol swarmnode.errors", "nacl"),
     "swarmnode.metrics": Layer("swarmnode.errors swarmnode.report", "prometheus_client"),
     "swarmnode.rows": Layer(),
@@ -77,9 +78,11 @@ LAYERS = {
     "swarmnode.swarm.libp2p_trio": Layer(SWARM, LIBP2P),
     "swarmnode.swarm.libp2p_host": Layer(SWARM, LIBP2P),
     "swarmnode.swarm.libp2p_streams": Layer(SWARM, LIBP2P),
+    "swarmnode.swarm.libp2p_tcp": Layer(SWARM, LIBP2P),
     "swarmnode.swarm.libp2p_gossip": Layer(SWARM, LIBP2P),
     "swarmnode.swarm.libp2p_providers": Layer(SWARM, LIBP2P),
     "swarmnode.generate": Layer(f"swarmnode.generate swarmnode.config {RECORDS}", TORCH),
+    "swarmnode.train.footprint": Layer("swarmnode.config", "msgspec"),
     "swarmnode.train": Layer(f"swarmnode.train swarmnode.config {RECORDS}", TORCH),
     #
     "swarmnode.defending": Layer(
@@ -89,6 +92,10 @@ LAYERS = {
     "swarmnode.rolling_back": Layer(
         f"{RECORDS} swarmnode.config swarmnode.probing swarmnode.train swarmnode.assembly"
     ),
+    "swarmnode.ahead": Layer("swarmnode.rollout"),
+    "swarmnode.generation": Layer(
+        "swarmnode.config swarmnode.generate swarmnode.train.policy", "torch transformers"
+    ),
     "swarmnode.samples": Layer(f"{RECORDS} swarmnode.train"),
     "swarmnode.evaluation": Layer(f"{RECORDS} swarmnode.report swarmnode.generate swarmnode.tasks"),
     "swarmnode.questions": Layer(
@@ -96,10 +103,14 @@ LAYERS = {
     ),
     "swarmnode.assembly": Layer("swarmnode protocol", "torch"),
     "swarmnode.reporting": Layer("swarmnode protocol"),
+    "swarmnode.failures": Layer("swarmnode.errors", "torch safetensors"),
     "swarmnode.resuming": Layer("swarmnode"),
     "swarmnode.node": Layer("swarmnode protocol", "torch"),
     # The commands: quick to import, so that wrong use is told at once.
-    "swarmnode.cli": Layer("swarmnode.errors", "typer rich", "swarmnode protocol"),
+    "swarmnode.cli": Layer(
+        "swarmnode.errors swarmnode.commands", "typer rich", "swarmnode protocol"
+    ),
+    "swarmnode.commands": Layer("swarmnode.commands", "typer rich", "swarmnode protocol"),
     "swarmnode.__main__": Layer("swarmnode.cli"),
 }
 COMMAND = Layer(

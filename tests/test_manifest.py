@@ -79,6 +79,7 @@ def test_weights_and_the_order_of_tasks_do_not_matter(tmp_path: Path) -> None:
         {"lines": ['name = "other"']},
         {"lines": ['answer_format = "whole"']},
         {"lines": ["held_out_ratio = 0.2"]},
+        {"lines": ["audience = 6"]},  # who hears whom: nodes must agree on the topics
         {"tasks": TASK.format(name="other", file="rows.jsonl")},
         {"tasks": TASK.format(name="sums", file="rows.jsonl") + 'options = {compare = "integer"}'},
         {"tasks": "".join(TASK.format(name=n, file="rows.jsonl") for n in ("sums", "more"))},
@@ -91,6 +92,10 @@ def test_what_changes_questions_or_scores_changes_the_swarm(
     assert isinstance(lines, list)
     changed = swarm(tmp_path / "b", *lines, **({"tasks": str(tasks)} if tasks else {}))
     assert id_of(swarm(tmp_path / "a")) != id_of(changed)
+
+
+def test_the_usual_audience_may_be_left_out(tmp_path: Path) -> None:
+    assert id_of(swarm(tmp_path / "a")) == id_of(swarm(tmp_path / "b", "audience = 100"))
 
 
 def test_other_rows_are_another_swarm(tmp_path: Path) -> None:

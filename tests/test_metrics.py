@@ -5,6 +5,7 @@ import re
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 from fakes import round_report
@@ -54,18 +55,21 @@ def scrape(url: str) -> dict[str, float]:
     return {name: float(value) for name, value in samples.items()}
 
 
-def test_a_round_is_told_in_full(metrics: Metrics) -> None:
+def test_a_round_is_told_in_full(metrics: Metrics, tmp_path: Path) -> None:
     url = metrics.open(swarm="demo", model="tiny", sharing="sapo")
+    metrics.watch_disk(tmp_path)
     metrics.record(
         round_report(
             7,
             totals=TOTALS,
             network_restarts=1,
+            engine_restarts=3,
             foreign_peers=2,
             network_dropped={"events": 4, "fetch": 0},
         )
     )
     told = scrape(url)
+    assert told.pop("swarmnode_disk_free_bytes") > 0
     expected = {
         # gauges: the figures of `fakes.round_report`
         "round": 7,
@@ -76,6 +80,11 @@ def test_a_round_is_told_in_full(metrics: Metrics) -> None:
         "grad_norm": 1.5,
         "kl": 0.001,
         "kl_external": 0.75,
+        "mismatch": 0.002,
+        "mismatch_kl": 0.0005,
+        "own_lag": 1,
+        "engine_handover_seconds": 0.25,
+        "engine_given_up": 0,
         "entropy": 2.5,
         "clip_fraction": 0.0625,
         "staleness_seconds": 12.5,
@@ -92,7 +101,6 @@ def test_a_round_is_told_in_full(metrics: Metrics) -> None:
         # counters
         "rounds_total": 1,
         "rounds_without_step_total": 1,
-        "rounds_failed_total": 2,
         "scorer_failures_total": 3,
         "generated_tokens_total": 1000,
         "rollouts_published_total": 8,
@@ -101,6 +109,7 @@ def test_a_round_is_told_in_full(metrics: Metrics) -> None:
         "rollouts_accepted_total": 6,
         "external_groups_trained_total": 1,
         "own_groups_trained_total": 3,
+        "engine_restarts_total": 3,
         "network_restarts_total": 1,
         "network_foreign_peers_total": 2,
         "network_bytes_in_total": 5000,
@@ -227,3 +236,25 @@ def test_what_peers_give_is_unknown_until_it_is_measured(metrics: Metrics) -> No
     assert math.isnan(scrape(url)["swarmnode_sharing_gain"])
     metrics.record(round_report(2, sharing_gain=1.5, sharing_gain_error=0.5))
     assert scrape(url)["swarmnode_sharing_gain"] == 1.5
+
+
+def test_a_failed_round_is_told_at_once_with_its_cause() -> None:
+    one = Metrics("127.0.0.1", 0, {"rounds_failed": ["disk", "memory"]})
+    try:
+        url = one.open(swarm="demo", model="tiny", sharing="sapo")
+        one.record_failure("disk")
+        told = scrape(url)
+        assert told['swarmnode_rounds_failed_total{cause="disk"}'] == 1
+        assert told['swarmnode_rounds_failed_total{cause="memory"}'] == 0
+        one.record(round_report(7, totals=TOTALS))  # whose totals hold failures, too
+        assert scrape(url)['swarmnode_rounds_failed_total{cause="disk"}'] == 1
+    finally:
+        one.close()
+
+
+def test_free_disk_is_that_of_the_run(metrics: Metrics, tmp_path: Path) -> None:
+    url = metrics.open(swarm="demo", model="tiny", sharing="sapo")
+    metrics.watch_disk(tmp_path)
+    assert 0 < scrape(url)["swarmnode_disk_free_bytes"] < 1e16
+    metrics.watch_disk(tmp_path / "absent")
+    assert math.isnan(scrape(url)["swarmnode_disk_free_bytes"])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_hub import TOKEN, fake_hub
 
 from swarmnode import life
 from swarmnode.life import Phase
@@ -108,9 +109,20 @@ def test_report_holds_its_pictures_and_loads_nothing(done: Path, tmp_path: Path)
 def test_export_is_the_newest_checkpoint_as_transformers_loads_it(
     done: Path, tmp_path: Path
 ) -> None:
+    """Also pushed, to a hub on loopback: what is there is the folder, in a private repository."""
     out = tmp_path / "model"
-    result = swarmnode("export", done, "--out", out)
-    assert result.returncode == 0, result.stderr
+    with fake_hub() as hub:
+        login = {
+            "HF_ENDPOINT": hub.address, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "hf"),
+            "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0",
+        }  # fmt: skip
+        result = swarmnode("export", done, "--out", out, "--push", "me/it", **login)
+        assert result.returncode == 0, result.stderr
+        assert f"pushed to {hub.address}/me/it" in result.stdout
+        (created,) = hub.created
+        assert (created["organization"], created["name"], created["private"]) == ("me", "it", True)
+        assert hub.commits == 1
+        assert hub.files == {path.name: path.read_bytes() for path in out.iterdir()}
     code = (
         "import sys, json\n"
         "from safetensors.torch import load_file\n"

@@ -4,6 +4,7 @@
 - `starts.py`: one warm start per seed, trained from scratch, kept in a cache
 - `world.py`: what all nodes of a run have in common: tasks, tokenizer, held-out questions, scores
 - `simulation.py`: the rounds of one run, with the node's own modules
+- `churn.py`: what it costs when half of the nodes are replaced again and again
 - `runs.py`: a run on disk: configuration, versions, rows; finished runs are not done again
 - `measures.py`: what is measured, from a run's rows alone
 - `table.py`: all runs → `summary.json` and `sapo.md`

@@ -70,15 +70,26 @@ class Learnt:
     foreign_share: float
 
 
-def simulate(run: Run, world: World) -> Iterator[tuple[str, Row]]:
+@dataclass(frozen=True, slots=True)
+class Turnover:
+    """Every so many rounds the last `nodes` leave, and as many newcomers begin at the start."""
+
+    every: int
+    nodes: int
+
+
+def simulate(run: Run, world: World, turnover: Turnover | None = None) -> Iterator[tuple[str, Row]]:
     """Yields ("rounds", row) and ("evaluations", row) as they come; the rows are described in
-    `measures.py`. Evaluations are before the first round, every `evaluate_every` and at the end."""
+    `measures.py`. Evaluations are before the first round, every `evaluate_every` and at the end.
+    With `turnover` an entry of a row is that of a newcomer where one has come."""
     regime = run.regime
     swarm = SimulatedSwarm(run, world)
-    nodes, kept = swarm.nodes, len(measured(run))
+    nodes, kept = swarm.nodes, len(measured(run))  # newcomers take places in the same list
     published: list[list[Shared]] = []  # by round
     yield "evaluations", {"round": 0, "accuracy": _at_start(swarm, run)}
     for round in range(1, regime.rounds + 1):
+        if turnover and round > 1 and round % turnover.every == 1:
+            swarm.replace_last(turnover.nodes, round)
         own = swarm.answer(round)
         published.append([
             shared for node, groups in zip(nodes, own, strict=True)
@@ -119,6 +130,13 @@ class SimulatedSwarm:
             seeds=[node.seed for node in self.nodes],
         )
 
+    def replace_last(self, count: int, round: int) -> None:
+        """The last `count` nodes leave; newcomers with the start's model take their places."""
+        for number in range(len(self.nodes) - count, len(self.nodes)):
+            node = SimulatedNode(number, self._run, self._world, since=round)
+            self.nodes[number] = node
+            self._generator.replace(number, node.model, node.seed)
+
     def answer(self, round: int) -> list[list[Group]]:
         """By node: this round's groups on own fresh questions, scored, with and without signal,
         all that was generated. Nodes that need no more questions wait for the others."""
@@ -155,10 +173,16 @@ class SimulatedSwarm:
 
 
 class SimulatedNode:
-    """One node: its own model, optimiser, pool and chance. Made by `SimulatedSwarm`."""
+    """One node: its own model, optimiser, pool and chance. Made by `SimulatedSwarm`; `since` is
+    the round in which a newcomer came, 0 for those that were there from the beginning."""
 
     def __init__(
-        self, number: int, run: Run, world: World, defence: DefenceSettings | None = None
+        self,
+        number: int,
+        run: Run,
+        world: World,
+        defence: DefenceSettings | None = None,
+        since: int = 0,
     ) -> None:
         self._run = run
         self.judged: Counter[tuple[bytes, bool]] = Counter()  # peers' completions, by author
@@ -169,14 +193,17 @@ class SimulatedNode:
         self._sharing = sharing_settings(run)
         self._train = train_settings(run)
         self._hybrid = hybrid_settings(run) if run.arm.rule == "hybrid" else None
-        self._mixing = Mixing(self._sharing, self._hybrid or HybridSettings(), defence or UNLIMITED)
+        self._mixing = Mixing(
+            self._sharing, self._hybrid or HybridSettings(), defence=defence or UNLIMITED
+        )
         small = number >= run.regime.nodes - run.regime.small
         assert not small or world.small is not None
         self.model = copy.deepcopy(world.small if small else world.model)
         self._breadth = Breadth(run.regime.completions, run.arm.most_completions)
         self._noisy = number >= run.regime.nodes - run.regime.noisy
         self._eos_id = int(world.tokenizer.eos_token_id)
-        identity = hashlib.sha256(f"laboratory {run.seed} {number}".encode()).digest()
+        name = f"laboratory {run.seed} {number}" + (f" {since}" if since else "")
+        identity = hashlib.sha256(name.encode()).digest()
         self.author = identity
         self.seed = int.from_bytes(identity[:6], "big")  # of its completions
         self._questions_rng = random.Random(self.seed)

@@ -74,6 +74,12 @@ class SwarmGenerator:
             for nodes, stack in zip(self._nodes, self._stacks, strict=True)
         )
 
+    def replace(self, node: int, model: LlamaForCausalLM, seed: int) -> None:
+        """From now on `node` answers with this model, of the shape of the one before."""
+        for nodes, stack in zip(self._nodes, self._stacks, strict=True):
+            if node in nodes:
+                stack.replace(nodes.index(node), model, seed)
+
     def _by_node(self, by_stack: Iterable[Sequence[_Answers]]) -> list[_Answers]:
         found: dict[int, _Answers] = {}
         for nodes, answers in zip(self._nodes, by_stack, strict=True):
@@ -96,13 +102,20 @@ class StackedGenerator:
     ) -> None:
         if len({shape_of(model) for model in models}) != 1:
             raise ValueError("the models of one stack must have one shape")
-        self._models = models
+        self._models = list(models)
         self._prompts = prompts
         self._eos_ids = frozenset(eos_ids)
         self._eos = torch.tensor(sorted(eos_ids))
         self._max_new_tokens = max_new_tokens
         self._temperature = temperature
         self._chances = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def replace(self, index: int, model: LlamaForCausalLM, seed: int) -> None:
+        """As `SwarmGenerator.replace`. Raises `ValueError` for a model of another shape."""
+        if shape_of(model) != shape_of(self._models[index]):
+            raise ValueError("the models of one stack must have one shape")
+        self._models[index] = model
+        self._chances[index] = torch.Generator().manual_seed(seed)
 
     def generate(
         self, questions: Sequence[Sequence[Question]], completions: int

@@ -5,6 +5,7 @@ over a simulated network, with made-up groups in place of models.
     air.py      the network: delays, losses, byte budgets, nodes that are gone
     member.py   one node: its round as `swarmnode.node` does it, and a liar
     checks.py   what must hold in every round
+    growth.py   whether anything grows in the long run
     swarm.py    all of it: the clock, joining and leaving, what is measured
 
 Real: everything under `swarmnode.swarm` that decides (exchange, asking, offers, admission,

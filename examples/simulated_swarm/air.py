@@ -1,8 +1,10 @@
 """The simulated network: who hears and fetches what, when, and what gets lost on the way."""
 
 import random
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import itemgetter
 
 from protocol.names import WHOLE, Shard
@@ -123,8 +125,17 @@ class Air:
         asker.inbox.append((self.now + after_s, FetchFailed(peer, tuple(ids), problem)))
 
 
+@dataclass
+class Asked:
+    """A rollout that a node asked for: when first, and how often of which peer."""
+
+    when: float
+    times: Counter[str] = field(default_factory=Counter)
+
+
 class SimulatedTransport:
-    """`swarmnode.swarm.transport.Transport` over the air."""
+    """`swarmnode.swarm.transport.Transport` over the air. `asked`, by id, is for the checks, which
+    take from it what is settled."""
 
     def __init__(self, air: Air, peer_id: str) -> None:
         self.peer_id = peer_id
@@ -134,6 +145,7 @@ class SimulatedTransport:
         self.upload = Bucket(air.upload)
         self.bytes_in = 0
         self.bytes_out = 0
+        self.asked: dict[bytes, Asked] = {}
         self._air = air
 
     def open(self) -> None:
@@ -158,13 +170,22 @@ class SimulatedTransport:
 
     def fetch(self, peer: str, ids: Sequence[bytes]) -> None:
         self.bytes_out += 32 * len(ids)
+        for id in ids:
+            self.asked.setdefault(id, Asked(self._air.now)).times[peer] += 1
         self._air.fetch(self, peer, ids)
+
+    def avoid(self, peer: str, seconds: float) -> None:
+        """Costs the avoided nothing here: what it says is refused by the exchange. What was asked
+        of it is not wanted any more."""
+        self.asked = {id: one for id, one in self.asked.items() if peer not in one.times}
 
     def poll(self) -> list[AnyEvent]:
         now = self._air.now
-        arrived = sorted((entry for entry in self.inbox if entry[0] <= now), key=itemgetter(0))
-        self.inbox = [entry for entry in self.inbox if entry[0] > now]
-        return [event for _, event in arrived]
+        self.inbox.sort(key=itemgetter(0))
+        count = bisect_right(self.inbox, now, key=itemgetter(0))
+        arrived = [event for _, event in self.inbox[:count]]
+        del self.inbox[:count]
+        return arrived
 
     def status(self) -> TransportStatus:
         return TransportStatus(

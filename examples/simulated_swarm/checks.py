@@ -1,14 +1,19 @@
 """What must hold in every round of every node, whatever the network does."""
 
 from collections import Counter
+from collections.abc import Iterator
 
+from protocol.envelope import read_unverified
 from protocol.limits import MAX_ITEMS
-from protocol.names import peer_id
-from simulated_swarm.air import Air
-from simulated_swarm.member import TASK, Member, Round, question
+from protocol.messages import Rollout
+from protocol.names import question_seed
+from simulated_swarm.air import Air, SimulatedTransport
+from simulated_swarm.member import SWARM, TASK, Member, Round, question
 from swarmnode.config import HybridSettings, SharingSettings
-from swarmnode.swarm.asking import MAX_PEERS
+from swarmnode.swarm.asking import MAX_ATTEMPTS, MAX_PEERS, MAX_WANTED
+from swarmnode.swarm.copies import MAX_QUESTIONS, MAX_SKETCHES, MAX_TEXTS
 from swarmnode.swarm.exchange import MAX_REMEMBERED
+from swarmnode.swarm.numbers import MAX_ANSWERED
 from swarmnode.swarm.offers import MAX_AUTHORS
 from swarmnode.swarm.sharding import MAX_LOBBY, MAX_SHARD
 
@@ -21,14 +26,16 @@ class Violation(AssertionError):
 
 
 class Checks:
-    """Checks rounds, and counts what has no bound but tells something."""
+    """Checks rounds, and counts what has no bound but tells something. `known` authors are
+    remembered at most by the rules for strangers."""
 
-    def __init__(self, sharing: SharingSettings, air: Air) -> None:
+    def __init__(self, sharing: SharingSettings, air: Air, known: int) -> None:
         self.count: Counter[str] = Counter()
         self.largest: Counter[str] = Counter()  # sizes of structures
         self._sharing = sharing
         self._air = air
         self._trained: dict[bytes, dict[bytes, float]] = {}  # node → rollout → when trained on
+        self._had: dict[bytes, dict[bytes, float]] = {}  # the same of what was taken
         offers = MAX_AUTHORS * sharing.keep_announcements * MAX_ITEMS
         self._most = {
             "authors": MAX_AUTHORS,
@@ -37,18 +44,24 @@ class Checks:
             "heard": MAX_REMEMBERED,
             "taken": MAX_REMEMBERED,
             "in_flight": round(HybridSettings().stretch * sharing.external) * sharing.fetch_factor,
-            "asking": MAX_AUTHORS + MAX_PEERS * offers,
+            "asking": MAX_AUTHORS + MAX_PEERS * MAX_WANTED,
             "kept": 64,
             "sharding": MAX_LOBBY + MAX_SHARD,
             "listening": _MAX_LISTENING,
             "pool": sharing.pool_groups,
             "outbox": _MAX_HELD,
+            "seen": MAX_REMEMBERED,
+            "standing": known,
+            "budgets": 3 * known + 1,
+            "numbers": known + MAX_ANSWERED,
+            "texts": MAX_TEXTS + MAX_QUESTIONS * MAX_SKETCHES,
         }
 
     def check(self, member: Member, done: Round, now: float) -> None:
         """Raises `Violation` for what must not happen; counts the rest."""
         if any(question(TASK, arrival.question.seed).held_out for arrival in done.arrived):
             raise Violation("a held-out question was accepted")
+        self._check_taking(member, done, now)
         self._check_training(member, done, now)
         sizes = member.exchange.sizes() | {
             "pool": len(member.pool),
@@ -59,22 +72,64 @@ class Checks:
                 raise Violation(f"{name} has {size} entries, more than {self._most[name]}")
             self.largest[name] = max(self.largest[name], size)
 
-    def check_nothing_is_lost(self, member: Member) -> None:
-        """Who gave an offer up must have asked everyone alive that it knew to hold it.
+    def check_nothing_is_lost(self, member: Member, now: float) -> None:
+        """What a node once asked for, and did not get, it must go on asking for as long as it may
+        be trained on and someone alive of whom it was asked holds it.
 
-        An author that is alive and holds it can still have been lost three times in a row.
+        Given up may be what the network lost `MAX_ATTEMPTS` times in a row.
         """
-        for offer, asked in member.exchange.given_up():
-            self.count["given_up"] += 1
-            author = self._air.present.get(peer_id(offer.author))
-            if author is None or author.outbox.get(offer.item.rollout_id) is None:
+        asked, oldest = member.transport.asked, int(now - self._sharing.max_age_s)
+        for id in [id for id, one in asked.items() if one.when < oldest]:
+            del asked[id]
+        given_up = {offer.item.rollout_id for offer, _ in member.exchange.given_up()}
+        wanted = {offer.item.rollout_id for offer in member.exchange.wanted()} - given_up
+        self.count["given_up"] += len(given_up)
+        for id in asked.keys() - wanted:
+            times = [asked[id].times[peer] for peer in asked[id].times if self._holds(peer, id)]
+            if not times or self._may_be_refused(member, id, oldest):
                 continue
-            if offer.author not in asked:
-                raise Violation("an offer was given up without asking its author, who holds it")
-            self.count["given_up_though_held_by_the_author"] += 1
+            if id not in given_up:
+                raise Violation("a rollout was forgotten that was asked for and can be had")
+            if min(times) < MAX_ATTEMPTS:
+                raise Violation("a rollout was given up that can be had")
+            self.count["given_up_though_held"] += 1
+
+    def _holds(self, peer: str, id: bytes) -> bool:
+        one = self._air.present.get(peer)
+        return one is not None and one.outbox.get(id) is not None
+
+    def _may_be_refused(self, member: Member, id: bytes, oldest: float) -> bool:
+        """Whether a rollout that is held is rightly not taken: too old, or of a question that is
+        held out."""
+        frames = (one.outbox.get(id) for one in self._holders(member, id))
+        author, message = read_unverified(next(filter(None, frames)))
+        assert type(message) is Rollout
+        seed = question_seed(SWARM, author, TASK, message.seed)
+        return message.created < oldest or question(TASK, seed).held_out
+
+    def _holders(self, member: Member, id: bytes) -> Iterator[SimulatedTransport]:
+        present = self._air.present
+        return (present[peer] for peer in member.transport.asked[id].times if peer in present)
 
     def forget(self, member: Member) -> None:
         self._trained.pop(member.public_key, None)
+        self._had.pop(member.public_key, None)
+
+    def _check_taking(self, member: Member, done: Round, now: float) -> None:
+        had = self._had.setdefault(member.public_key, {})
+        for arrival in done.arrived:
+            id = arrival.origin.rollout_id
+            if id in had:
+                raise Violation("a rollout was taken twice")
+            if member.transport.asked.pop(id, None) is None:
+                raise Violation("a rollout was taken that was not asked for")
+            had[id] = now
+        self._forget_old(had, now)
+
+    def _forget_old(self, when: dict[bytes, float], now: float) -> None:
+        oldest = now - 3 * self._sharing.max_age_s  # what is older cannot be admitted again
+        while when and next(iter(when.values())) < oldest:
+            del when[next(iter(when))]
 
     def _check_training(self, member: Member, done: Round, now: float) -> None:
         trained = self._trained.setdefault(member.public_key, {})
@@ -90,6 +145,4 @@ class Checks:
             if origin.author == member.public_key:
                 raise Violation("a node trained on its own rollout as a peer's")
             trained[origin.rollout_id] = now
-        oldest = now - 3 * self._sharing.max_age_s  # what is older cannot be admitted again
-        for id in [id for id, when in trained.items() if when < oldest]:
-            del trained[id]
+        self._forget_old(trained, now)

@@ -9,7 +9,8 @@ from protocol.messages import Announcement, Item, Rollout
 from protocol.names import peer_id, question_seed, shard_of
 from simulated_swarm.air import Air, SimulatedTransport
 from simulated_swarm.signing import StandIn, public_key
-from swarmnode.config import HybridSettings, SharingSettings
+from swarmnode.config import HybridSettings, SharingSettings, TrustSettings
+from swarmnode.report import Totals
 from swarmnode.rollout import Completion, Group, Question
 from swarmnode.swarm import sampling
 from swarmnode.swarm.conversion import Arrival
@@ -38,6 +39,7 @@ class Setting:
     book: str  # what answers are cut from
     text_bytes: int
     rebuild: Callable[[bytes, int], Question] = question
+    trust: TrustSettings = TrustSettings()  # noqa: RUF009  frozen
 
 
 @dataclass
@@ -72,6 +74,7 @@ class Member:
             model_label="simulated",
             tasks=[TASK],
             rebuild=setting.rebuild,
+            trust=setting.trust,
             seal=signing.seal,
             open_frame=signing.open_frame,
             read_offers=signing.read_offers,
@@ -80,6 +83,7 @@ class Member:
             sharing.pool_groups, sharing.max_age_s, sharing.max_wait_rounds, hybrid.max_uses
         )
         self.mixing = Mixing(sharing, hybrid)
+        self.totals = Totals()
 
     def run_round(self, now: float) -> Round:
         """One round, as in `Node.run_round`."""
@@ -92,11 +96,16 @@ class Member:
         arrived = self.exchange.collect(round=self.round, now=now)
         for arrival in arrived:
             group = arrival.scored([float(text[0] == "1") for text in arrival.rollout.texts])
+            self.exchange.note_scored(group, now)
             if self.mixing.is_useful(group):
                 self.pool.add(group)
         self.pool.expire(now, self.round)
         chosen = self.mixing.choose(self.pool.groups(), self.exchange.lag, self.rng)
         self.pool.take(chosen)
+        self.totals.external_groups_trained += len(chosen)
+        for group in chosen:
+            assert group.origin is not None
+            self.totals.note_trained_from(peer_id(group.origin.author))
         wanted = sampling.fetch_count(
             self.mixing.external,
             self._setting.sharing.fetch_factor,
@@ -121,9 +130,11 @@ class Member:
                 return self._number, asked
 
     def _text(self) -> str:
+        """An answer that nobody gave before: who copies is found out."""
         at = self.rng.randrange(len(self._setting.book) - self._setting.text_bytes)
         right = "1" if self.rng.random() < self._skill else "0"
-        return right + self._setting.book[at : at + self._setting.text_bytes]
+        words = self._setting.book[at : at + self._setting.text_bytes]
+        return f"{right} {self.rng.getrandbits(40):x} {words}"
 
 
 class Liar(Member):

@@ -1,10 +1,12 @@
 """In place of Ed25519: a hash that anyone could make, and each frame read once for all nodes.
 
 Frames have their real size, body and id; opening one checks the hash. Only for simulations, where
-the same frame is opened by a hundred nodes and 60 µs of each would be most of the work.
+the same frame is opened by a hundred nodes and 60 µs of each would be most of the work. What was
+sealed here is remembered as opened; one in `_READ_EVERY` is read back, and so is what was changed.
 """
 
 import hashlib
+from typing import Generic, TypeVar
 
 from protocol import envelope
 from protocol.codec import encode, kind_of
@@ -15,7 +17,27 @@ from protocol.limits import HEADER_BYTES, PROTOCOL_VERSION
 from protocol.messages import Announcement, Kind, Rollout
 from swarmnode.swarm.admission import Offer, offers_of
 
-_MAX_OPENED = 400_000
+_READ_EVERY = 64
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Recent(Generic[K, V]):
+    """Remembers between one and two times `limit` of the newest values."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._newer: dict[K, V] = {}
+        self._older: dict[K, V] = {}
+
+    def get(self, key: K) -> V | None:
+        return self._newer.get(key) or self._older.get(key)
+
+    def put(self, key: K, value: V) -> None:
+        if len(self._newer) >= self._limit:
+            self._older, self._newer = self._newer, {}
+        self._newer[key] = value
 
 
 def public_key(seed: bytes) -> bytes:
@@ -24,14 +46,15 @@ def public_key(seed: bytes) -> bytes:
 
 
 class StandIn:
-    """`seal` and `open_frame` of `protocol.envelope`, with hashes for signatures."""
+    """`seal` and `open_frame` of `protocol.envelope`, with hashes for signatures. So many frames
+    are `remembered`, or up to twice as many; what is opened later is read anew."""
 
-    def __init__(self) -> None:
+    def __init__(self, remembered: int = 1000) -> None:
         self.signed = 0
         self.verified = 0
-        self._opened: dict[bytes, Opened] = {}
-        self._older: dict[bytes, Opened] = {}
-        self._offers: dict[int, tuple[Opened, tuple[Offer, ...]]] = {}  # by object
+        self._opened: Recent[bytes, Opened] = Recent(remembered)
+        # By object, which the value keeps alive.
+        self._offers: Recent[int, tuple[Opened, tuple[Offer, ...]]] = Recent(remembered // 2)
 
     def seal(self, message: Announcement | Rollout, seed: bytes, swarm_id: bytes) -> Sealed:
         kind, body = kind_of(message), encode(message)
@@ -41,25 +64,27 @@ class StandIn:
         kind_byte = kind if compressed is None else COMPRESSED_ROLLOUT
         self.signed += 1
         header = bytes((PROTOCOL_VERSION, kind_byte)) + author + _signature(signed)
-        return Sealed(hashlib.sha256(signed).digest(), header + (compressed or body))
+        sealed = Sealed(hashlib.sha256(signed).digest(), header + (compressed or body))
+        opened = Opened(sealed.id, author, message)
+        if self.signed % _READ_EVERY == 0 and self._open(sealed.frame, swarm_id) != opened:
+            raise AssertionError("a frame does not read as it was sealed")
+        self._opened.put(sealed.frame, opened)
+        return sealed
 
     def open_frame(self, frame: bytes, swarm_id: bytes) -> Opened:
         self.verified += 1
-        opened = self._opened.get(frame) or self._older.get(frame)
+        opened = self._opened.get(frame)
         if opened is None:
             opened = self._open(frame, swarm_id)
-            if len(self._opened) >= _MAX_OPENED:
-                self._older, self._opened = self._opened, {}
-            self._opened[frame] = opened
+            self._opened.put(frame, opened)
         return opened
 
     def read_offers(self, opened: Opened) -> tuple[Offer, ...]:
         """As `admission.offers_of`."""
         known = self._offers.get(id(opened))
         if known is None:
-            if len(self._offers) >= _MAX_OPENED // 8:
-                self._offers.clear()
-            known = self._offers[id(opened)] = opened, offers_of(opened)
+            known = opened, offers_of(opened)
+            self._offers.put(id(opened), known)
         return known[1]
 
     def _open(self, frame: bytes, swarm_id: bytes) -> Opened:

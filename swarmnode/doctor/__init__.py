@@ -3,7 +3,7 @@
 | file | what it looks at |
 |---|---|
 | `check.py` | one finding: what, how bad, what was found, how to mend it |
-| `machine.py` | Python, torch, GPU and driver, cores, open files, clock, disk, key |
+| `machine.py` | Python, torch, GPU and driver, cores, open files, clock, disk, key, sandbox |
 | `model.py` | whether the model can be had and fits into memory |
 | `network.py` | the network library, ports, addresses and NAT, the peers that are given |
 
@@ -64,6 +64,7 @@ def _checks(settings: Settings, directory: Path) -> Iterator[Check]:
     yield machine.open_files()
     yield machine.clock(time.time())
     yield machine.key(directory)
+    yield machine.sandbox()
     hub = model.hub(settings.model)
     yield hub
     if hub.level is not Level.PROBLEM:

@@ -20,6 +20,8 @@ _FEW_FILES, _ENOUGH_FILES = 256, 1024
 _NVIDIA = Path("/proc/driver/nvidia/version")
 _NEEDED = ("torch", "transformers", "safetensors", "reasoning_gym", "msgspec", "PyNaCl")
 _TOOL_S = 10.0
+# What the scorer process must fail at when it tries.
+_OUT_OF_REACH = ("can_open_file", "can_open_socket")
 
 
 def python() -> Check:
@@ -140,6 +142,32 @@ def key(directory: Path) -> Check:
     except SwarmNodeError as error:
         return problem("key", str(error), f"see above; copies: swarmnode keys import --key {path}")
     return ok("key", f"{path} is {me.peer_id}, readable by you alone")
+
+
+def sandbox() -> Check:
+    """How well strangers' texts are locked in: starts the scorer process and has it try."""
+    from swarmnode.tasks.scorer import Scorer
+
+    scorer = Scorer("whole", time_limit_s=_TOOL_S)
+    try:
+        scorer.open()
+        found = scorer.probe()
+    except SwarmNodeError as error:
+        return problem("sandbox", str(error), "scores need this process: see the message")
+    finally:
+        scorer.close()
+    reached = [name for name in _OUT_OF_REACH if found[name]]
+    if reached:
+        return problem("sandbox", f"the scorer process {' and '.join(reached)}", "report this")
+    if scorer.missing:
+        return warning(
+            "sandbox",
+            f"this kernel lacks {', '.join(scorer.missing)}; the limits hold without",
+            "use a newer kernel, or allow user name spaces and seccomp in the container",
+        )
+    return ok(
+        "sandbox", f"no file, network or process in reach (Landlock {found['landlock']}, seccomp)"
+    )
 
 
 def disk(directory: Path, needed_bytes: int) -> Check:

@@ -13,6 +13,7 @@ recurrent state, whose cache cannot be copied. Not done here: scoring, evaluatio
 """
 
 import inspect
+import logging
 from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,8 +26,13 @@ from transformers import PreTrainedModel
 from swarmnode.errors import ConfigError, SwarmNodeError
 from swarmnode.generate.cache import make_room
 from swarmnode.generate.encode import TextCodec
+from swarmnode.generate.generator import EngineReport
+from swarmnode.generate.light import LightRun, decodes_lightly
 from swarmnode.generate.prompt import PromptEncoder
+from swarmnode.generate.sampling import choose
 from swarmnode.rollout import Completion, Question
+
+log = logging.getLogger(__name__)
 
 # Padded tokens of one batch, cache included (sequences × longest). A 0.5 B-parameter model keeps
 # about 12 KiB per token in bfloat16: 0.8 GiB. More runs out of memory sooner, less is slower.
@@ -67,29 +73,65 @@ class HFGenerator:
         self._temperature = temperature
         self._max_batch_tokens = max_batch_tokens
         self._chance = torch.Generator(device=model.device).manual_seed(seed)
+        self._policy_version = 0
+        self._answered_version = 0
+        self._begun: list[list[Completion]] | None = None
+        self._is_light: bool | None = None  # measured before the first batch
         self._optional = {"position_ids", "logits_to_keep"} & set(
             inspect.signature(model.forward).parameters
         )
 
+    @property
+    def version(self) -> int:
+        """The policy version that the last answers come from."""
+        return self._answered_version
+
     def generate(self, questions: Sequence[Question], completions: int) -> list[list[Completion]]:
         """`completions` samples per question. Raises `SwarmNodeError` if one alone does not fit
         into memory, `ConfigError` if a prompt does not fit into the model's context."""
+        self._answered_version = self._policy_version
         return self._answer(questions, completions, self._temperature)
+
+    def begin(self, questions: Sequence[Question], completions: int) -> None:
+        """Generates at once: the weights may change as soon as this returns."""
+        self._begun = self.generate(questions, completions)
+
+    def finish(self) -> list[list[Completion]]:
+        """What `begin` generated."""
+        answers, self._begun = self._begun, None
+        if answers is None:
+            raise ValueError("nothing was begun")
+        return answers
 
     def greedy(self, questions: Sequence[Question]) -> list[Completion]:
         """One completion per question, the most probable token at every step; uses no chance."""
         return [group[0] for group in self._answer(questions, 1, None)]
 
     def update(self, policy_version: int) -> None:
-        """Nothing to do: the trainer changes the weights in place."""
+        """Notes the version: the trainer changes the weights in place."""
+        self._policy_version = policy_version
+
+    def rest(self) -> None:
+        """Nothing to do: it keeps no memory."""
+
+    def report(self) -> EngineReport:
+        """See `Generator`."""
+        return EngineReport("hf")
+
+    def close(self) -> None:
+        """Nothing to do: it started nothing."""
 
     def state(self) -> bytes:
         """The state of the random generator (about 5 kB on a CPU, 16 bytes on a GPU)."""
         return bytes(self._chance.get_state().tolist())
 
     def restore(self, state: bytes) -> None:
-        """Continues where `state` was taken, on the same kind of device."""
-        self._chance.set_state(torch.tensor(list(state), dtype=torch.uint8))
+        """Continues where `state` was taken, on the same kind of device. After a run with another
+        engine chance begins at its seed."""
+        if len(state) == len(self._chance.get_state()):
+            self._chance.set_state(torch.tensor(list(state), dtype=torch.uint8))
+        else:
+            log.info("the run's chance was another engine's: this one's begins anew")
 
     def _answer(
         self, questions: Sequence[Question], completions: int, temperature: float | None
@@ -149,27 +191,27 @@ class HFGenerator:
 
     def _decode(self, prompts: Sequence[list[int]], temperature: float | None) -> list[_Sampled]:
         """Samples one completion for each entry; equal neighbours share their prompt's pass."""
-        longest = max(len(prompt) for prompt in prompts)
-        limit = self._limit(longest)
-        run = _Run.start(self._model, self._optional, prompts, limit)
+        limit = self._limit(max(len(prompt) for prompt in prompts))
+        run = self._start(prompts, limit)
         tokens = torch.zeros(len(prompts), limit, dtype=torch.long, device=self._model.device)
         logps = torch.zeros(len(prompts), limit, device=self._model.device)
         lengths = torch.full((len(prompts),), limit, device=self._model.device)
         for step in range(limit):
-            logp = torch.log_softmax(run.logits.float() / (temperature or 1.0), dim=-1)  # (rows, V)
-            token = logp.argmax(dim=-1) if temperature is None else self._sample(logp)
-            alive = run.alive
-            tokens[run.rows[alive], step] = token[alive]
-            logps[run.rows[alive], step] = logp.gather(1, token[:, None])[alive, 0]
-            ended = alive & torch.isin(token, self._eos)
-            lengths[run.rows[ended]] = step + 1
-            run.alive = alive & ~ended
-            going = int(run.alive.sum())
-            if going == 0 or step + 1 == limit:
+            token, logp = choose(run.logits, temperature, self._chance)
+            # Finished rows write behind their end, where nothing is read.
+            tokens[run.rows, step] = token
+            logps[run.rows, step] = logp.to(logps.dtype)
+            if step + 1 == limit:
                 break
-            if 2 * going <= len(token):  # copying the cache pays once half of it is dead
-                token = token[run.alive]
-                run.shrink()
+            if len(self._eos):
+                ended = run.alive & torch.isin(token, self._eos)
+                lengths[run.rows[ended]] = step + 1
+                run.alive = run.alive & ~ended
+                going = int(run.alive.sum())
+                if going == 0:
+                    break
+                if 2 * going <= len(token):  # copying the cache pays once half of it is dead
+                    token = token[run.shrink()]
             run.forward(token)
         return [
             _Sampled(ids[:length], row[:length])
@@ -178,9 +220,17 @@ class HFGenerator:
             )
         ]
 
-    def _sample(self, logp: Tensor) -> Tensor:
-        """One token per row of (rows, V)."""
-        return torch.multinomial(logp.exp(), 1, generator=self._chance)[:, 0]
+    def _start(self, prompts: Sequence[list[int]], limit: int) -> "LightRun | _Run":
+        """Computes each distinct prompt once, and makes its sequences ready to be decoded."""
+        if self._is_light is None:
+            self._is_light = decodes_lightly(self._model)
+        distinct = {prompt: row for row, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+        owners = [distinct[tuple(prompt)] for prompt in prompts]
+        start = _Prompts.compute(self._model, self._optional, list(distinct), limit)
+        if self._is_light:
+            lengths = torch.tensor([len(prompt) for prompt in distinct])
+            return LightRun(self._model, start.cache, start.logits, lengths, owners, limit)
+        return _Run.start(self._model, self._optional, start, owners, limit)
 
 
 def sampled_completion(
@@ -196,6 +246,31 @@ def sampled_completion(
         logps=tuple(logps),
         ended=ended,
     )
+
+
+@dataclass(frozen=True)
+class _Prompts:
+    """The distinct prompts of a batch after their pass, padded on the left."""
+
+    cache: Any
+    logits: Tensor  # (P, V), of the first token to sample
+    mask: Tensor  # (P, longest + limit), 0 on the padding, else 1
+    positions: Tensor  # (P, longest)
+
+    @staticmethod
+    def compute(
+        model: PreTrainedModel, optional: Set[str], prompts: Sequence[tuple[int, ...]], limit: int
+    ) -> "_Prompts":
+        width = max(len(prompt) for prompt in prompts)
+        ids = torch.zeros(len(prompts), width, dtype=torch.long)
+        mask = torch.ones(len(prompts), width + limit, dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            mask[row, : width - len(prompt)] = 0
+        ids, mask = ids.to(model.device), mask.to(model.device)
+        positions = (mask[:, :width].cumsum(dim=1) - 1).clamp(min=0)
+        output = _forward(model, optional, ids, mask[:, :width], positions, None)
+        return _Prompts(output.past_key_values, output.logits[:, -1], mask, positions)
 
 
 @dataclass
@@ -215,39 +290,34 @@ class _Run:
 
     @staticmethod
     def start(
-        model: PreTrainedModel, optional: Set[str], prompts: Sequence[list[int]], limit: int
+        model: PreTrainedModel,
+        optional: Set[str],
+        prompts: "_Prompts",
+        owners: Sequence[int],
+        limit: int,
     ) -> "_Run":
-        """Computes each distinct prompt once and copies its cache to its sequences."""
-        distinct = {prompt: row for row, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
-        width = max(len(prompt) for prompt in distinct)
-        ids = torch.zeros(len(distinct), width, dtype=torch.long)
-        mask = torch.ones(len(distinct), width + limit, dtype=torch.long)
-        for prompt, row in distinct.items():
-            ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            mask[row, : width - len(prompt)] = 0
-        ids, mask = ids.to(model.device), mask.to(model.device)
-        positions = (mask[:, :width].cumsum(dim=1) - 1).clamp(min=0)
-        output = _forward(model, optional, ids, mask[:, :width], positions, None)
-        copies = torch.tensor([distinct[tuple(prompt)] for prompt in prompts], device=model.device)
-        make_room(output.past_key_values, copies, limit)
+        """Copies the prompts' cache to the sequences: number b continues prompt `owners[b]`."""
+        copies = torch.tensor(owners, device=model.device)
+        make_room(prompts.cache, copies, limit)
         return _Run(
             model=model,
             optional=optional,
-            cache=output.past_key_values,
-            logits=output.logits[copies, -1],
-            mask=mask[copies],
-            position=positions[copies, -1],
-            rows=torch.arange(len(prompts), device=model.device),
-            alive=torch.ones(len(prompts), dtype=torch.bool, device=model.device),
-            width=width,
+            cache=prompts.cache,
+            logits=prompts.logits[copies],
+            mask=prompts.mask[copies],
+            position=prompts.positions[copies, -1],
+            rows=torch.arange(len(owners), device=model.device),
+            alive=torch.ones(len(owners), dtype=torch.bool, device=model.device),
+            width=prompts.positions.shape[1],
         )
 
-    def shrink(self) -> None:
-        """Drops the finished sequences."""
+    def shrink(self) -> Tensor:
+        """Drops the finished sequences; returns which rows remain."""
         keep = self.alive.nonzero()[:, 0]
         self.cache.batch_select_indices(keep)
         self.mask, self.position, self.rows = self.mask[keep], self.position[keep], self.rows[keep]
         self.alive = self.alive[keep]
+        return keep
 
     def forward(self, token: Tensor) -> None:
         """Appends one token to every row."""

@@ -49,6 +49,7 @@ class _Totals(msgspec.Struct):
     refused: dict[str, int] = {}
     missed: dict[str, int] = {}
     trained_from: dict[str, int] = {}
+    trained_from_others: int = 0
 
 
 class _Row(msgspec.Struct):
@@ -108,6 +109,7 @@ class History:
     refused: Mapping[str, int]
     missed: Mapping[str, int]
     trained_from: Mapping[str, int]
+    trained_from_others: int
     gain: tuple[float, float] | None
     evaluations: Sequence[Mapping[str, Any]]
     settings: Mapping[str, Any]
@@ -174,6 +176,7 @@ def read(path: Path, name: str) -> History:
         refused=row.totals.refused,
         missed=row.totals.missed,
         trained_from=row.totals.trained_from,
+        trained_from_others=row.totals.trained_from_others,
         gain=(row.sharing_gain or 0.0, row.sharing_gain_error or 0.0) if has_gain else None,
         evaluations=_evaluations(path / "evaluations.jsonl"),
         settings=_toml(path / "config.toml"),

@@ -12,7 +12,7 @@ from swarmnode.pages import figures
 from swarmnode.pages.differences import differences
 from swarmnode.pages.figures import Picture
 from swarmnode.pages.history import Bin, History
-from swarmnode.run_view import mean_accuracy
+from swarmnode.run_view import mean_accuracy, peers_trained_from
 
 # The last share of a run that "now" in the table is a mean of.
 _LATELY = 0.1
@@ -97,7 +97,8 @@ def _figures_of(history: History) -> list[str]:
         f"{history.rounds:,}", f"{hours:.2f}", _mean(lately, "own_reward"),
         _mean(lately, "external_reward"), held_out, constant, gain,
         f"{counts['own_groups_trained']:,} + {counts['external_groups_trained']:,}",
-        str(len(history.trained_from)), f"{tokens:,.0f}" if hours else "-",
+        peers_trained_from(history.trained_from, history.trained_from_others),
+        f"{tokens:,.0f}" if hours else "-",
         _bytes(counts["bytes_in"]), _bytes(counts["bytes_out"]),
         f"{sum(history.refused.values()):,}", f"{sum(history.missed.values()):,}",
     ]  # fmt: skip

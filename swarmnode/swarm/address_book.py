@@ -20,10 +20,13 @@ from swarmnode.swarm.reach import split
 MAX_PEERS = 64  # a node looks for 16; the rest replaces those that left
 MAX_ADDRESSES = 4  # of one peer
 _MAX_FILE_BYTES = 256 * 1024  # 64 peers with four addresses of 255 bytes each are 70 KB
-# Failed dials in a row after which a peer is forgotten. They count only while some other peer is
+# Failed dials in a row after which a peer is forgotten: a quarter of an hour, so that the halves of
+# a swarm that was cut in two still know each other. They count only while some other peer is
 # connected: alone, it may be this node's own network that is down.
-_MAX_FAILURES = 8
-_FIRST_PAUSE_S, _MAX_PAUSE_S = 2.0, 15.0  # between dials of one peer that fails
+_MAX_FAILURES = 24
+# Between dials of one peer that fails; the last bounds how long halves take to meet again.
+_FIRST_PAUSE_S, _MAX_PAUSE_S, _LAST_PAUSE_S = 2.0, 15.0, 45.0
+_FEW_FAILURES = 8  # above which the last pause is kept
 
 _Address = Annotated[str, Meta(max_length=MAX_ADDRESS_BYTES)]
 
@@ -123,7 +126,8 @@ class AddressBook:
             return
         entry.failures += not is_alone
         tries = entry.failures + (peer in self._next_try)
-        self._next_try[peer] = now + min(_MAX_PAUSE_S, _FIRST_PAUSE_S * 2**tries)
+        most = _MAX_PAUSE_S if entry.failures <= _FEW_FAILURES else _LAST_PAUSE_S
+        self._next_try[peer] = now + min(most, _FIRST_PAUSE_S * 2 ** min(tries, 16))
         self._is_changed = True
         if entry.failures >= _MAX_FAILURES:
             self._forget(peer)

@@ -6,28 +6,41 @@ not_canonical, out_of_bounds). The order for the rest:
 
 | step | rule | reason |
 |---|---|---|
+| announcement | it has more bytes than an announcement can have | `too_large` |
+| announcement | its header names another author than its publisher | `not_announced` |
+| announcement | the very same bytes were read before | `duplicate` |
+| announcement | its author is avoided (`standing.py`) | `avoided` |
+| announcement | its author, network or newcomers are over budget (`quota.py`) | `over_quota` |
+| bytes | signature, decoding, limits: `protocol` | see SPEC.md section 9 |
 | announcement | it is this node's own, echoed | `own` |
 | announcement | its publisher is not its author, or it is a rollout | `not_announced` |
 | announcement | it came on the topic of a shard that is not its author's | `wrong_shard` |
 | announcement, rollout | its clock is ahead of ours by more than `MAX_AHEAD_S` | `from_future` |
 | announcement, rollout | it is older than `max_age_s` | `too_old` |
 | announcement | it was heard before (`exchange` remembers ids) | `duplicate` |
+| announcement | it offers more than its author's budget (`quota.py`) | `over_quota` |
 | offer | its task is none of this swarm's | `unknown_task` |
+| offer | its number is far from its author's others (`numbers.py`) | `wrong_number` |
+| offer | its number was announced before, at another time (`numbers.py`) | `duplicate` |
 | rollout | its id, author, task, seed or size is not as announced | `not_announced` |
 | question | rebuilt, it belongs to the held-out split | `held_out` |
+| question | its texts were written before for another, or by another (`copies.py`) | `copied` |
 | scoring | the scorer died or hung on it | `unscorable` |
 """
 
 from collections.abc import Container
 from dataclasses import dataclass, field
 
-from protocol.envelope import Opened
+from protocol.envelope import AUTHOR, Opened
 from protocol.errors import Reason
-from protocol.messages import Announcement, Item, Rollout
-from protocol.names import Shard, peer_id, shard_of
+from protocol.limits import MAX_ANNOUNCEMENT_BYTES, PROTOCOL_VERSION, PUBLIC_KEY_BYTES
+from protocol.messages import Announcement, Item, Kind, Rollout
+from protocol.names import Shard, peer_id, public_key_of, shard_of
 
 # Seconds by which an honest clock may be ahead: laptops without NTP drift by about a minute.
 MAX_AHEAD_S = 120.0
+# What an announcement of this version begins with; others are refused for that.
+_HEADER = bytes((PROTOCOL_VERSION, Kind.ANNOUNCEMENT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +58,22 @@ class Offer:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", self.author + self.item.rollout_id)
+
+
+def refuse_unread(frame: bytes, publisher: str, me: bytes) -> bytes | Reason:
+    """Who published an announcement, as a key, or why it is refused by its size and header.
+
+    GossipSub vouches for the publisher. One frame of ours that another publishes passes: it is
+    counted as `own` later."""
+    if len(frame) > MAX_ANNOUNCEMENT_BYTES:
+        return Reason.TOO_LARGE
+    try:
+        key = public_key_of(publisher)
+    except ValueError:
+        return Reason.NOT_ANNOUNCED  # no author has such a key
+    claimed = frame[AUTHOR]
+    is_another = len(claimed) == PUBLIC_KEY_BYTES and claimed not in (key, me)
+    return Reason.NOT_ANNOUNCED if is_another and frame[:2] == _HEADER else key
 
 
 def refuse_announcement(

@@ -2,13 +2,14 @@
 
 Who serves a frame does not matter, as it is signed and named by its id. A peer that does not hold
 what it announced, or serves something else, is not asked for it again; one that is gone or busy a
-few times, after longer and longer rests. An offer that nobody is left to be asked for waits for a
-new holder until it is too old.
-Bounded: holders by number, attempts by offer.
+few times, after longer and longer rests. What was asked for once is asked for until it is there or
+too old, whatever its author has announced since; an offer that nobody is left to be asked for waits
+for a new holder until then.
+Bounded: holders by number, attempts by offer, and the offers by number.
 """
 
 from collections import OrderedDict
-from collections.abc import Container, Sequence
+from collections.abc import Container, KeysView, Sequence
 from dataclasses import dataclass
 
 from protocol.limits import HELD_BYTES, MAX_FETCH_IDS, MAX_HELD
@@ -25,6 +26,9 @@ MAX_FETCH_S = 60.0
 MAX_ATTEMPTS, REST_S = 5, 2.0
 # Peers that one offer is asked of: saying that one holds it costs nothing.
 MAX_PEERS = 8
+# Offers that were asked for and are not there yet: those of a hundred rounds in which nobody
+# delivers. More only remembers who withholds what.
+MAX_WANTED = 2048
 # What each holder says it holds is kept from so many of its announcements.
 _KEEP_LISTS = 3
 # Problems after which the same peer is not asked again at all; the others may pass.
@@ -39,6 +43,14 @@ class _Tries:
 
     count: int = 0
     not_before: float = 0.0  # the next one
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """An offer that was asked for, and the tries by peer."""
+
+    offer: Offer
+    tries: dict[bytes, _Tries]
 
 
 @dataclass(slots=True)
@@ -57,8 +69,8 @@ class Asking:
         self._transport = transport
         self._me = me
         self._in_flight: dict[bytes, _Asked] = {}  # by peer and id
-        self._wanted: set[bytes] = set()  # keys of the offers in flight
-        self._tries: dict[bytes, dict[bytes, _Tries]] = {}  # offer's key → peer → its tries
+        self._flying: set[bytes] = set()  # keys of the offers in flight
+        self._wanted: dict[bytes, _Wanted] = {}  # by the offer's key, asked for longest ago first
         # Holder → beginnings of ids, newest first. Who announced longest ago is forgotten.
         self._held: OrderedDict[bytes, bytes] = OrderedDict()
 
@@ -68,7 +80,7 @@ class Asking:
     @property
     def remembered(self) -> int:
         """Entries kept, for bounds and tests."""
-        return len(self._held) + sum(map(len, self._tries.values()))
+        return len(self._held) + sum(len(wanted.tries) for wanted in self._wanted.values())
 
     def note_held(self, holder: bytes, packed: bytes) -> None:
         """Takes note of what `holder` announced that it holds: beginnings of ids in a row."""
@@ -80,21 +92,27 @@ class Asking:
 
     def is_open(self, offer: Offer, now: float) -> bool:
         """Whether there is someone to be asked for it now, and nobody is being asked."""
-        return offer.key not in self._wanted and self._peer_for(offer, now) is not None
+        return offer.key not in self._flying and self._peer_for(offer, now) is not None
 
-    def was_tried(self, key: bytes) -> bool:
-        """Whether the offer with this key was asked for before: then it is wanted."""
-        return key in self._tries
+    @property
+    def tried(self) -> KeysView[bytes]:
+        """The keys of the offers that were asked for before and are not there yet."""
+        return self._wanted.keys()
+
+    def wanted(self) -> list[Offer]:
+        """The offers that were asked for before and are not there yet."""
+        return [wanted.offer for wanted in self._wanted.values()]
 
     def is_given_up(self, offer: Offer) -> bool:
         """Whether it was asked for and there is nobody left to ask."""
-        return self.was_tried(offer.key) and not (
-            offer.key in self._wanted or self._left_for(offer)
+        return offer.key in self._wanted and not (
+            offer.key in self._flying or self._left_for(offer)
         )
 
     def asked(self, offer: Offer) -> frozenset[bytes]:
         """Whom it was asked of."""
-        return frozenset(self._tries.get(offer.key, ()))
+        wanted = self._wanted.get(offer.key)
+        return frozenset(wanted.tries if wanted else ())
 
     def ask(self, offers: Sequence[Offer], now: float) -> int:
         """Fetches those of the offers that are open; returns how many."""
@@ -102,10 +120,10 @@ class Asking:
         for offer in offers:
             peer = self._peer_for(offer, now)
             id = offer.item.rollout_id
-            if offer.key in self._wanted or peer is None or peer + id in self._in_flight:
+            if offer.key in self._flying or peer is None or peer + id in self._in_flight:
                 continue
             self._in_flight[peer + id] = _Asked(offer, peer, now)
-            self._wanted.add(offer.key)
+            self._flying.add(offer.key)
             self._tries_of(offer, peer).count += 1
             by_peer.setdefault(peer, []).append(id)
         for peer, ids in by_peer.items():
@@ -118,7 +136,7 @@ class Asking:
         asked = self._in_flight.pop(peer + id, None)
         if asked is None:
             return None
-        self._wanted.discard(asked.offer.key)
+        self._flying.discard(asked.offer.key)
         return asked.offer
 
     def failed(self, offer: Offer, peer: bytes, problem: FetchProblem, now: float) -> None:
@@ -138,20 +156,25 @@ class Asking:
         """Gives up fetches without an answer; returns how many. Their peers may be asked again."""
         lost = [key for key, asked in self._in_flight.items() if asked.when < now - MAX_FETCH_S]
         for key in lost:
-            self._wanted.discard(self._in_flight.pop(key).offer.key)
+            self._flying.discard(self._in_flight.pop(key).offer.key)
         return len(lost)
 
-    def forget(self, known: Container[bytes]) -> None:
-        """Forgets attempts at offers whose keys are not among `known`."""
-        if self._tries:
-            self._tries = {
-                key: tries
-                for key, tries in self._tries.items()
-                if key in known or key in self._wanted
-            }
+    def forget(self, taken: Container[bytes], oldest: float) -> None:
+        """Forgets offers that are among the keys `taken` or from before `oldest` (Unix seconds)."""
+        for key, wanted in list(self._wanted.items()):
+            is_over = key in taken or wanted.offer.created < oldest
+            if key not in self._flying and (is_over or len(self._wanted) > MAX_WANTED):
+                del self._wanted[key]
+
+    def drop(self, author: bytes) -> None:
+        """Forgets the offers of `author`, but for those in flight."""
+        for key, wanted in list(self._wanted.items()):
+            if wanted.offer.author == author and key not in self._flying:
+                del self._wanted[key]
 
     def _tries_of(self, offer: Offer, peer: bytes) -> _Tries:
-        return self._tries.setdefault(offer.key, {}).setdefault(peer, _Tries())
+        wanted = self._wanted.setdefault(offer.key, _Wanted(offer, {}))
+        return wanted.tries.setdefault(peer, _Tries())
 
     def _let_rest(self, offer: Offer, peer: bytes, now: float) -> None:
         tries = self._tries_of(offer, peer)
@@ -165,9 +188,10 @@ class Asking:
 
     def _left_for(self, offer: Offer) -> dict[bytes, _Tries]:
         """Who may be asked for it, now or later, with their tries so far."""
-        tried = self._tries.get(offer.key)
-        if not tried:
+        wanted = self._wanted.get(offer.key)
+        if wanted is None:
             return {offer.author: _Tries()}
+        tried = wanted.tries
         peers = dict.fromkeys([offer.author, *self._holders(offer.item.rollout_id[:HELD_BYTES])])
         if len(tried) >= MAX_PEERS:
             peers = dict.fromkeys(tried)

@@ -4,6 +4,7 @@ Both count what they drop. They do not lock: a caller with several threads does.
 """
 
 from collections import Counter, OrderedDict, deque
+from collections.abc import KeysView
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -92,19 +93,26 @@ class RecentIds:
     def __contains__(self, id: bytes) -> bool:
         return id in self._times
 
+    @property
+    def ids(self) -> KeysView[bytes]:
+        """All that are remembered, oldest first."""
+        return self._times.keys()
+
+    def is_fresh(self, id: bytes, now: float) -> bool:
+        """Whether `id` was added within the lifetime before `now`, whatever was added since."""
+        return self._times.get(id, float("-inf")) >= now - self._lifetime_s
+
     def add(self, id: bytes, now: float) -> None:
         """Remembers `id` from `now` (seconds) on, and forgets what is due."""
-        self._times.pop(id, None)
-        self._times[id] = now
-        while len(self._times) > self._max_items or self._oldest() < now - self._lifetime_s:
-            self._times.popitem(last=False)
+        times, oldest = self._times, now - self._lifetime_s
+        times[id] = now
+        times.move_to_end(id)
+        while len(times) > self._max_items or next(iter(times.values())) < oldest:
+            times.popitem(last=False)
 
     def times(self) -> dict[bytes, float]:
         """When each was added, oldest first."""
         return dict(self._times)
-
-    def _oldest(self) -> float:
-        return next(iter(self._times.values()))
 
 
 class Budget:

@@ -69,6 +69,13 @@ class Fetch(_Message, frozen=True, tag=True):
     ids: tuple[bytes, ...]
 
 
+class Avoid(_Message, frozen=True, tag=True):
+    """Cut `peer` off, and keep it off for so many seconds."""
+
+    peer: str
+    seconds: float
+
+
 class Listening(_Message, frozen=True, tag=True):
     """The host listens: the node may go on."""
 
@@ -91,7 +98,7 @@ class Notice(_Message, frozen=True, tag=True):
 class Report(_Message, frozen=True, tag=True):
     """The network's state, sent every `REPORT_S`; counts are since the process started. `alone` is
     one of `alone.Alone`, "" with peers. `said` is the `mark` of the last announcement that went to
-    somebody."""
+    somebody, `tasks` how many run in the process now."""
 
     addresses: tuple[str, ...]
     peers: tuple[str, ...]
@@ -103,11 +110,12 @@ class Report(_Message, frozen=True, tag=True):
     dropped: dict[str, int]
     said: bytes = b""
     relayed: tuple[str, ...] = ()
+    tasks: int = 0
 
 
 REPORT_S = 1.0  # also the heartbeat by which the node knows that the network process lives
 
-Command = Start | Listen | Publish | Hold | Fetch
+Command = Start | Listen | Publish | Hold | Fetch | Avoid
 Message = Listening | Failed | Notice | Report | AnyEvent
 
 _encode = msgspec.msgpack.Encoder().encode

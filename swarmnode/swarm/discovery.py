@@ -8,7 +8,7 @@ import math
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import anyio
 
@@ -41,6 +41,11 @@ class Neighbours:
     connected: frozenset[str] = frozenset()
     members: tuple[str, ...] = ()  # those of them that take part in this swarm
     relayed: tuple[str, ...] = ()  # those that are connected through a relay only
+    avoided: dict[str, float] = field(default_factory=dict)  # until when, monotonic seconds
+
+    def avoids(self, peer: str) -> bool:
+        """Whether nothing is to be had to do with `peer` now."""
+        return self.avoided.get(peer, 0.0) > time.monotonic()
 
 
 class Dialler:
@@ -98,6 +103,8 @@ class Dialler:
             await self._until_lost()
 
     async def _connect(self) -> None:
+        if self._neighbours.avoids(self._peer):
+            raise HostError("it lied or flooded and is avoided for some minutes")
         endpoint = multiaddr.tcp_endpoint(self._where)
         if endpoint is not None and self._peer not in self._neighbours.connected:
             # Asked of the host, each failure would lengthen the back-off it keeps per address

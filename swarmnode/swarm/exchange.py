@@ -5,6 +5,7 @@ that the caller still has to score. Everything it keeps is bounded. It counts wh
 reason, and what it never got, by problem; the caller turns counts into metrics.
 """
 
+import hashlib
 import logging
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,10 +16,9 @@ from protocol import envelope
 from protocol.envelope import Opened, Sealed
 from protocol.errors import ProtocolError, Reason
 from protocol.messages import Announcement, Rollout
-from protocol.names import public_key_of, question_seed
-from swarmnode.config import SharingSettings
+from protocol.names import peer_id, public_key_of, question_seed
+from swarmnode.config import SharingSettings, TrustSettings
 from swarmnode.rollout import Group, Origin, Question
-from swarmnode.swarm import sampling
 from swarmnode.swarm.admission import (
     MAX_AHEAD_S,
     Offer,
@@ -26,6 +26,7 @@ from swarmnode.swarm.admission import (
     refuse_announcement,
     refuse_item,
     refuse_rollout,
+    refuse_unread,
 )
 from swarmnode.swarm.asking import Asking
 from swarmnode.swarm.bounded import RecentIds
@@ -33,21 +34,34 @@ from swarmnode.swarm.clocks import Clocks
 from swarmnode.swarm.conversion import Arrival
 from swarmnode.swarm.offers import MAX_AUTHORS, Offers
 from swarmnode.swarm.publishing import Published, Publisher
-from swarmnode.swarm.sharding import Sharding
+from swarmnode.swarm.sharding import AUDIENCE, SCALES, Sharding
+from swarmnode.swarm.standing import Offence
 from swarmnode.swarm.transport import (
     Announced,
     AnyEvent,
     Fetched,
     FetchFailed,
+    FetchProblem,
     PeerNote,
     Transport,
 )
+from swarmnode.swarm.trust import Trust
 
 log = logging.getLogger(__name__)
 
 # Rollouts taken and announcements heard are remembered for as long as they could be admitted, so
 # that none counts twice, and no more of each than this: 90 a second at the default `max_age_s`.
 MAX_REMEMBERED = 65_536
+# What an author's failure to serve what it announced says about it. Being unreachable says nothing.
+_OFFENCES = {
+    FetchProblem.ABSENT: Offence.WITHHELD,
+    FetchProblem.MALFORMED: Offence.FALSE,
+    FetchProblem.TIMEOUT: Offence.STALLED,
+}
+# Seconds after which the network is told again that an author is avoided: it forgets when it is
+# restarted. And how many are told of.
+_TELL_AGAIN_S, _MAX_TOLD = 60.0, 1024
+_TRUST = TrustSettings()
 Message = Announcement | Rollout
 
 
@@ -55,6 +69,7 @@ class Exchange:
     """What this node knows of its peers' offers, and its dealings with the transport.
 
     `rebuild(task_digest, generator_seed)` makes the question; `tasks` are the digests it knows.
+    `trust` is what strangers are allowed.
     `seal`, `open_frame` and `read_offers` are others in simulations only, where a hundred nodes in
     one process would each do the same work.
     """
@@ -69,7 +84,9 @@ class Exchange:
         public_key: bytes,
         model_label: str,
         tasks: Iterable[bytes],
+        audience: int = AUDIENCE,
         rebuild: Callable[[bytes, int], Question],
+        trust: TrustSettings = _TRUST,
         seal: Callable[[Message, bytes, bytes], Sealed] = envelope.seal,
         open_frame: Callable[[bytes, bytes], Opened] = envelope.open_frame,
         read_offers: Callable[[Opened], Sequence[Offer]] = offers_of,
@@ -84,8 +101,13 @@ class Exchange:
         self._seal_frame = seal
         self._open_frame = open_frame
         self._read_offers = read_offers
-        self._offers = Offers(settings.keep_announcements)
-        self._sharding = Sharding(public_key)
+        # What is admitted at a time is created `MAX_AHEAD_S` later at most, and then ages.
+        lifetime_s = settings.max_age_s + MAX_AHEAD_S
+        self._trust = Trust(trust, lifetime_s)
+        self._avoid_s = trust.avoid_s
+        known = self._trust.standing.is_established
+        self._offers = Offers(settings.keep_announcements, is_known=known)
+        self._sharding = Sharding(public_key, SCALES[audience])
         self._publisher = Publisher(
             transport, self._sharding, self._seal, model_label, settings.max_age_s
         )
@@ -93,8 +115,8 @@ class Exchange:
         self._versions: OrderedDict[bytes, int] = OrderedDict()
         self._asking = Asking(transport, public_key)
         self._events: list[AnyEvent] = []  # arrived, for the next `collect`
-        # What is admitted at a time is created `MAX_AHEAD_S` later at most, and then ages.
-        lifetime_s = settings.max_age_s + MAX_AHEAD_S
+        self._seen = RecentIds(MAX_REMEMBERED, lifetime_s)  # digests of announcements' frames
+        self._told = RecentIds(_MAX_TOLD, _TELL_AGAIN_S)  # authors the network was told to avoid
         self._heard = RecentIds(MAX_REMEMBERED, lifetime_s)  # ids of announcements
         self._taken = RecentIds(MAX_REMEMBERED, lifetime_s)  # keys of offers that are done with
         self.clocks = Clocks()
@@ -131,16 +153,13 @@ class Exchange:
     def request(self, count: int, rng: Random, now: float) -> int:
         """Fetches `count` offers; returns how many were asked for. First those that could not be
         had before and for which there is another try, then what `sampling` chooses."""
-        again, fresh = [], []
-        for key, offer in self._expire(now).items():
-            if key in self._taken:
-                continue
-            if not self._asking.was_tried(key):
-                fresh.append(offer)
-            elif self._asking.is_open(offer, now):
-                again.append(offer)
-        again = again[:count]
-        return self._asking.ask(again + sampling.choose_offers(fresh, count - len(again), rng), now)
+        current = self._expire(now)
+        taken, tried = self._taken.ids, self._asking.tried  # looked up for each of many offers
+        fresh = [o for key, o in current.items() if key not in taken and key not in tried]
+        wanted = self._asking.wanted()
+        again = [offer for offer in wanted if self._asking.is_open(offer, now)][:count]
+        drawn = self._trust.draw(fresh, _author_of, count - len(again), now, rng)
+        return self._asking.ask(again + drawn, now)
 
     def collect(self, *, round: int, now: float) -> list[Arrival]:
         """Takes in all that arrived since the last call; returns the admitted rollouts."""
@@ -183,19 +202,25 @@ class Exchange:
             "kept": len(self._publisher),
             "sharding": self._sharding.known,
             "listening": len(self._sharding.listening),
+            "seen": len(self._seen),
+            **self._trust.sizes(),
         }
 
     def offered(self) -> list[Offer]:
         """What peers offer now, as far as this node heard."""
         return list(self._offers.current().values())
 
+    def wanted(self) -> list[Offer]:
+        """Offers that were asked for and are neither there nor too old; those given up, too."""
+        return [offer for offer in self._asking.wanted() if offer.key not in self._taken]
+
     def given_up(self) -> list[tuple[Offer, frozenset[bytes]]]:
         """Offers that were asked for in vain and that nobody is left to be asked for, with the keys
         of the peers that were asked. A new holder opens them again."""
         return [
             (offer, self._asking.asked(offer))
-            for key, offer in self._offers.current().items()
-            if key not in self._taken and self._asking.is_given_up(offer)
+            for offer in self.wanted()
+            if self._asking.is_given_up(offer)
         ]
 
     def lag(self, group: Group) -> int:
@@ -204,14 +229,26 @@ class Exchange:
         newest = self._versions.get(group.origin.author, group.policy_version)
         return max(0, newest - group.policy_version)
 
-    def refuse(self, reason: Reason) -> None:
-        """Counts a refusal that the caller decided on (`unscorable`)."""
-        self.refused[reason] += 1
+    def refuse_unscorable(self, arrival: Arrival, now: float) -> None:
+        """Takes note that the scorer hung on these texts, or died."""
+        self.refused[Reason.UNSCORABLE] += 1
+        self._blame(arrival.origin.author, Offence.UNSCORABLE, now)
+
+    def refuse_unscored(self) -> None:
+        """Takes note that a rollout was not scored because too many waited: nobody's fault."""
+        self.refused[Reason.UNSCORABLE] += 1
+
+    def note_scored(self, group: Group, now: float) -> None:
+        """Takes note of our rewards for an admitted rollout: an author that got something right is
+        a newcomer no more after some rounds, and nobody else's copy of it is taken."""
+        assert group.origin is not None
+        self._trust.note_scored(group, group.origin.received_round, now)
 
     def state(self) -> dict[str, Any]:
         """What a resumed node needs: rollouts already taken and the counters, JSON-able."""
         return {
             "taken": {key.hex(): when for key, when in self._taken.times().items()},
+            "trust": self._trust.state(),
             "refused": {reason.value: count for reason, count in self.refused.items()},
             "missed": dict(self.missed),
             "announced": self.announced,
@@ -223,6 +260,8 @@ class Exchange:
         """Restores what `state` returned."""
         for key, when in state["taken"].items():
             self._taken.add(bytes.fromhex(key), when)
+        if "trust" in state:  # a checkpoint of before lacks it
+            self._trust.load_state(state["trust"])
         self.refused = Counter({Reason(name): count for name, count in state["refused"].items()})
         self.missed = Counter(state["missed"])
         self.announced = state["announced"]
@@ -238,6 +277,9 @@ class Exchange:
         return self._seal_frame(message, self._signing_key, self._swarm_id)
 
     def _note_announcement(self, event: Announced, now: float) -> None:
+        if (reason := self._refuse_unread(event, now)) is not None:
+            self.refused[reason] += 1
+            return
         opened = self._open(event.frame)
         if opened is None:
             return
@@ -256,15 +298,66 @@ class Exchange:
         message = opened.message
         assert type(message) is Announcement
         self._asking.note_held(opened.author, message.packed_held)
-        offers = []
-        for offer in self._read_offers(opened):
-            if (reason := refuse_item(offer.item, self._tasks)) is not None:
-                self.refused[reason] += 1
-            elif offer.key not in self._taken:
-                offers.append(offer)
+        offers = self._wanted(opened.author, self._read_offers(opened), message.created, now)
         self._offers.add(opened.author, offers)
         self._note_version(opened.author, message.policy_version)
         self.announced += len(offers)
+
+    def _refuse_unread(self, event: Announced, now: float) -> Reason | None:
+        """Why an announcement is refused before its signature is checked, or None."""
+        publisher = refuse_unread(event.frame, event.peer, self._public_key)
+        if isinstance(publisher, Reason):
+            return publisher
+        # Not by the frame alone: who repeats another's is told apart from who repeats its own.
+        of, number = event.shard
+        key = publisher + of.to_bytes(4) + number.to_bytes(4)
+        seen = hashlib.blake2b(event.frame, key=key, digest_size=16).digest()
+        if seen in self._seen:
+            return Reason.DUPLICATE
+        if publisher == self._public_key:
+            return None  # our own, echoed
+        reason = self._trust.refuse_unread(publisher, now)
+        if reason is Reason.OVER_QUOTA:
+            self._blame(publisher, Offence.FLOOD, now)
+        elif reason is Reason.AVOIDED:
+            self._cut(publisher, now)
+        else:
+            self._seen.add(seen, now)
+        return reason
+
+    def _wanted(
+        self, author: bytes, offers: Sequence[Offer], created: int, now: float
+    ) -> list[Offer]:
+        """Those of an announcement's offers that may be fetched; counts and blames the others."""
+        if (reason := self._trust.refuse_offers(author, len(offers), now)) is not None:
+            self.refused[reason] += len(offers)
+            return []
+        wanted, foreign = [], False
+        for offer in offers:
+            reason = refuse_item(offer.item, self._tasks)
+            foreign |= reason is not None
+            reason = reason or self._trust.refuse_number(author, offer.item, created, now)
+            if reason is not None:
+                self.refused[reason] += 1
+            elif offer.key not in self._taken:
+                wanted.append(offer)
+        if foreign:
+            self._blame(author, Offence.UNKNOWN_TASK, now)
+        return wanted
+
+    def _blame(self, author: bytes, offence: Offence, now: float) -> None:
+        """Holds an offence against `author`, and has nothing more to do with it if that is one too
+        many."""
+        if self._trust.blame(author, offence, now):
+            log.info("avoiding peer=%s for_s=%g", peer_id(author), self._avoid_s)
+            self._offers.drop(author)
+            self._asking.drop(author)
+            self._cut(author, now)
+
+    def _cut(self, author: bytes, now: float) -> None:
+        if not self._told.is_fresh(author, now):
+            self._told.add(author, now)
+            self._transport.avoid(peer_id(author), self._avoid_s)
 
     def _say_of_clocks(self, peer: str, opened: Opened, reason: Reason, now: float) -> None:
         if reason in (Reason.FROM_FUTURE, Reason.TOO_OLD):
@@ -279,12 +372,16 @@ class Exchange:
             self._versions.popitem(last=False)
 
     def _note_failure(self, event: FetchFailed, now: float) -> None:
-        peer = public_key_of(event.peer)
+        peer, is_author = public_key_of(event.peer), False
         for id in event.ids:
             offer = self._asking.answered(peer, id)
             if offer is not None:  # else given up on, and counted, before
+                is_author |= peer == offer.author
                 self.missed[event.problem.value] += 1
                 self._asking.failed(offer, peer, event.problem, now)
+        offence = _OFFENCES.get(event.problem)
+        if is_author and offence is not None:  # once, however much it was asked for
+            self._blame(peer, offence, now)
 
     def _admit(self, event: Fetched, round: int, now: float) -> Arrival | None:
         peer = public_key_of(event.peer)
@@ -298,15 +395,19 @@ class Exchange:
             reason = refuse_rollout(opened, len(event.frame), offer, now, self._settings.max_age_s)
         if reason is not None:
             self.refused[reason] += 1
-        if peer != offer.author and (opened is None or reason is Reason.NOT_ANNOUNCED):
-            self._asking.blame(offer, peer)  # what another served says nothing about the author
-            return None
+        if peer == offer.author:
+            self._trust.standing.locate(peer, event.address, now)
+        if opened is None or reason is Reason.NOT_ANNOUNCED:
+            self._blame(peer, Offence.FALSE, now)
+            if peer != offer.author:  # what another served says nothing about the author
+                self._asking.blame(offer, peer)
+                return None
         self._taken.add(offer.key, now)
         if opened is None or reason is not None:
             return None
         rollout = opened.message
         assert type(rollout) is Rollout
-        arrival = self._arrival(opened, rollout, round)
+        arrival = self._arrival(opened, self._trust.cleaned(rollout), round)
         if arrival is not None:
             self._publisher.serve_on(arrival.origin, event.frame)
         return arrival
@@ -317,9 +418,12 @@ class Exchange:
         if question.held_out:
             self.refused[Reason.HELD_OUT] += 1
             return None
-        origin = Origin(
-            opened.author, opened.id, rollout.model_label, float(rollout.created), round
-        )
+        if (reason := self._trust.refuse_texts(opened.author, question, rollout.texts)) is not None:
+            self.refused[reason] += 1
+            return None
+        network = self._trust.standing.network(opened.author)
+        created = float(rollout.created)
+        origin = Origin(opened.author, opened.id, rollout.model_label, created, round, network)
         return Arrival(question, rollout, origin)
 
     def _open(self, frame: bytes) -> Opened | None:
@@ -330,12 +434,16 @@ class Exchange:
             log.debug("refused reason=%s detail=%s", error.reason, error.detail)
             return None
 
-    def _expire(self, now: float) -> dict[bytes, Offer]:
+    def _expire(self, now: float) -> Mapping[bytes, Offer]:
         """Forgets what is too old; returns the offers that are current, by their keys."""
-        self._offers.expire(now - self._settings.max_age_s)
+        oldest = now - self._settings.max_age_s
+        self._offers.expire(oldest)
         lost = self._asking.expire(now)  # their events were lost to a full queue
         if lost:
             self.missed["no_answer"] += lost
-        current = self._offers.current()
-        self._asking.forget(current)
-        return current
+        self._asking.forget(self._taken.ids, oldest)
+        return self._offers.current()
+
+
+def _author_of(offer: Offer) -> bytes:
+    return offer.author

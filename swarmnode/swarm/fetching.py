@@ -198,7 +198,8 @@ class Fetcher:
 class Server:
     """Answers the streams that peers open: frames from `outbox`, and our greeting.
 
-    `greeted` is told of every well-formed greeting: peer id, its address, what it said.
+    `greeted` is told of every well-formed greeting: peer id, its address, what it said. Peers that
+    `avoids` names get nothing.
     """
 
     def __init__(
@@ -207,8 +208,10 @@ class Server:
         hello: bytes,
         traffic: Traffic,
         greeted: Callable[[str, str, Hello], None],
+        avoids: Callable[[str], bool] = lambda peer: False,
     ) -> None:
         self._outbox = outbox
+        self._avoids = avoids
         self._hello = hello
         self._traffic = traffic
         self._greeted = greeted
@@ -254,7 +257,8 @@ class Server:
     @asynccontextmanager
     async def _turn(self, peer: str) -> AsyncIterator[bool]:
         """Whether one more stream of `peer` may be served; counts it while it is."""
-        if self._serving.total() >= _SERVED_AT_ONCE or self._serving[peer] >= _SERVED_PER_PEER:
+        is_full = self._serving.total() >= _SERVED_AT_ONCE
+        if is_full or self._serving[peer] >= _SERVED_PER_PEER or self._avoids(peer):
             self._traffic.streams_refused += 1
             yield False
             return

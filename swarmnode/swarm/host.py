@@ -65,6 +65,10 @@ class Host(Protocol):
         """The ids of all connected peers."""
         ...
 
+    async def disconnect(self, peer: str) -> None:
+        """Ends every connection to `peer`. It may connect again."""
+        ...
+
     async def relayed(self) -> list[str]:
         """The ids of the peers that are connected through a relay only, as far as it is known."""
         ...

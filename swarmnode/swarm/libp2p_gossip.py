@@ -13,6 +13,7 @@ Source: https://github.com/libp2p/specs/blob/master/pubsub/README.md
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
@@ -71,6 +72,15 @@ class Gate:
     def close(self, topic: str) -> None:
         """Takes no more messages of `topic`."""
         self._open.pop(topic, None)
+
+    def topics_of(self, link: str) -> frozenset[str]:
+        """The topics of the swarm that a neighbour said it subscribes to."""
+        return frozenset(self._topics.get(link, ()))
+
+    def forget_all_but(self, links: AbstractSet[str]) -> None:
+        """Forgets what neighbours said that are connected no more."""
+        for link in self._topics.keys() - links:
+            del self._topics[link]
 
     def parse(self, body: bytes) -> rpc_pb2.RPC:
         """The RPC in `body`; raises `Malformed`."""

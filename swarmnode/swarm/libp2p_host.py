@@ -10,18 +10,21 @@ from typing import cast
 
 import anyio
 import trio
-from libp2p.abc import IHost, INetStream
+from libp2p.abc import IHost, INetConn, INetStream
 from libp2p.custom_types import StreamHandlerFn, TProtocol
 from libp2p.kad_dht.pb.kademlia_pb2 import Message
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStoreError
+from libp2p.protocol_muxer.multiselect_client import MultiselectClient
+from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 from libp2p.pubsub.pubsub import Pubsub
+from libp2p.stream_muxer.yamux.yamux import Yamux
 from multiaddr import Multiaddr
 
 from protocol.names import announcement_topic, discovery_cid
-from swarmnode.swarm import libp2p_providers, multiaddr
-from swarmnode.swarm.alive import end_the_dead
+from swarmnode.swarm import alive, libp2p_providers, multiaddr
+from swarmnode.swarm.alive import Torn, end_the_dead
 from swarmnode.swarm.host import Admits, HostError, Stream, StreamCut
 from swarmnode.swarm.libp2p_gossip import Admitted, Gate, Malformed
 from swarmnode.swarm.libp2p_providers import Known, Providers, ProviderServer, Surroundings
@@ -39,6 +42,7 @@ _UNREAD = 1024  # admitted announcements that wait to be queued for the node
 # are remembered: a stranger has as many keys as it likes, and its connection is closed anyway.
 _BAN_S, _MAX_BANNED = 600.0, 1024
 _CHECK_S = 1.0
+_TORN_S = 5.0  # for which a connection may be without its gossip: it is just being made
 _CLOSE_S = 1.0  # to tell neighbours that a topic is left
 _END_S = 2.0  # for ending a connection over which nothing passes
 
@@ -85,7 +89,7 @@ class Libp2pHost:
         usable = [
             text for text in known if multiaddr.tcp_endpoint(text) and self._reach.allows(text)
         ][:_MAX_DIALLED]
-        problem = HostError("no TCP address of it is known")
+        problem = HostError("no TCP address of it is known, and this library does no QUIC or relay")
         try:
             with trio.fail_after(timeout_s):
                 for text in usable:
@@ -101,6 +105,9 @@ class Libp2pHost:
 
     async def peers(self) -> list[str]:
         return sorted(str(peer) for peer in self._host.get_connected_peers())
+
+    async def disconnect(self, peer: str) -> None:
+        await self._disconnect(ID.from_base58(peer))
 
     async def relayed(self) -> list[str]:
         return []  # it neither relays nor dials through relays
@@ -169,14 +176,62 @@ class Libp2pHost:
 
     async def look_after(self) -> None:
         """Keeps those out who were turned away, until their time is over, and ends connections
-        that are dead."""
+        that are dead or without their gossip."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(end_the_dead, self, self._end_connection)
+            nursery.start_soon(
+                end_the_dead, self._network.get_connections, self._answers, self._end
+            )
             nursery.start_soon(self._keep_out)
+            nursery.start_soon(self._end_the_torn)
 
-    async def _end_connection(self, peer: str) -> None:
-        with trio.move_on_after(_END_S):  # its last words cannot be said either
-            await self._disconnect(ID.from_base58(peer))
+    async def _answers(self, connection: INetConn) -> bool:
+        """Whether the other end of the connection says anything; who knows no pings does, too."""
+        try:
+            stream = await connection.new_stream()
+        except FAILURES:
+            return False
+        try:
+            select = MultiselectClient().select_one_of
+            await select([TProtocol(alive.PROTOCOL)], MultiselectCommunicator(stream))
+            await stream.write(bytes(alive.PING_BYTES))
+            await stream.read(alive.PING_BYTES)
+        except FAILURES:
+            return True
+        finally:
+            await end(stream, is_complete=False)
+        return True
+
+    async def _end(self, connection: INetConn) -> None:
+        """Ends every connection to the peer of this one, without last words: they would wait for
+        what nobody reads."""
+        id = connection.muxed_conn.peer_id
+        for one in self._network.get_connections(id):
+            assert isinstance(one.muxed_conn, Yamux)
+            with suppress(*FAILURES):  # closed
+                await one.muxed_conn.secured_conn.close()  # its reader sees the end and tidies up
+        with trio.move_on_after(_END_S) as waiting:
+            while self._network.get_connections(id):
+                await trio.sleep(_END_S / 20)
+        if waiting.cancelled_caught:
+            await self._disconnect(id)
+
+    async def _end_the_torn(self) -> None:
+        torn = Torn(_TORN_S)
+        while True:
+            await trio.sleep(_CHECK_S)
+            connected = self._network.get_connections_map()
+            silent = {str(id) for id in connected if not self._gossips(id)}
+            for peer in torn.look(silent, time.monotonic()):
+                for one in self._network.get_connections(ID.from_base58(peer))[:1]:
+                    await self._end(one)
+            self._gate.forget_all_but({str(id) for id in connected})
+
+    def _gossips(self, id: ID) -> bool:
+        """Whether py-libp2p knows the topics that the peer told, and can tell it something."""
+        stream = self._pubsub.peers.get(id)
+        told = self._gate.topics_of(str(id))
+        known = all(id in self._pubsub.peer_topics.get(topic, ()) for topic in told)
+        return known and not (told and (stream is None or stream.muxed_conn.is_closed))
 
     async def _keep_out(self) -> None:
         while True:

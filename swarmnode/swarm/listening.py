@@ -21,9 +21,10 @@ _RETRY_S = 2.0
 _FEW = 5
 _CONNECTED_AT_ONCE = 4  # new neighbours from one look
 _PROVIDERS = 16
-# Between looks for one topic with few subscribers. A shard's key is provided again every half hour:
+# Between looks for one topic with few subscribers; those that found nobody new wait twice as long
+# each time, since some shards have no more. A shard's key is provided again every half hour:
 # records live a day, and nodes leave.
-_LOOK_S, _PROVIDE_S = 15.0, 1800.0
+_LOOK_S, _LONGEST_LOOK_S, _PROVIDE_S = 15.0, 240.0, 1800.0
 _LOOK_TIMEOUT_S = 20
 _CONNECT_S = 8
 
@@ -49,6 +50,7 @@ class Listening:
         self._tasks = tasks
         self._rng = rng
         self._heard: dict[Shard, anyio.CancelScope] = {}
+        self._next_look: dict[Shard, tuple[float, float]] = {}  # when, and the pause before it
         self._own: Shard | None = None
         self._provided: tuple[Shard, float] | None = None  # last, and when
 
@@ -67,14 +69,23 @@ class Listening:
         while True:
             await anyio.sleep(_LOOK_S * self._rng.uniform(0.75, 1.25))
             await self._provide()
+            self._next_look = {s: due for s, due in self._next_look.items() if s in self._heard}
             for shard in list(self._heard):
                 with suppress(HostError):  # nobody knows; the next look tells
-                    topic = announcement_topic(self._swarm_id, shard)
-                    if len(await self._host.subscribers(topic)) < _FEW:
-                        await self._meet(shard)
+                    await self._look_for(shard)
+
+    async def _look_for(self, shard: Shard) -> None:
+        """Meets more who listen to `shard`, if there are few and it is time to look again."""
+        now = anyio.current_time()
+        due, pause_s = self._next_look.get(shard, (now, _LOOK_S))
+        if now < due or len(await self._host.subscribers(self._topic(shard))) >= _FEW:
+            return
+        self._next_look[shard] = now + pause_s, min(2 * pause_s, _LONGEST_LOOK_S)
+        if await self._meet(shard):
+            del self._next_look[shard]
 
     async def _hear(self, shard: Shard, scope: anyio.CancelScope) -> None:
-        topic = announcement_topic(self._swarm_id, shard)
+        topic = self._topic(shard)
         with scope:
             while True:
                 with suppress(HostError):  # a host that is gone ends the process elsewhere
@@ -95,8 +106,12 @@ class Listening:
             await self._host.provide(discovery_cid(self._swarm_id, self._own), _LOOK_TIMEOUT_S)
             self._provided = self._own, now
 
-    async def _meet(self, shard: Shard) -> None:
-        """Connects to some who listen to `shard`, or else to anyone of the swarm."""
+    def _topic(self, shard: Shard) -> str:
+        return announcement_topic(self._swarm_id, shard)
+
+    async def _meet(self, shard: Shard) -> bool:
+        """Connects to some who listen to `shard`, or else to anyone of the swarm; returns whether
+        there was anyone new."""
         connected = set(await self._host.peers()) | {self._own_id}
         for cid in (discovery_cid(self._swarm_id, shard), discovery_cid(self._swarm_id)):
             found = await self._host.find_providers(cid, _PROVIDERS, _LOOK_TIMEOUT_S)
@@ -106,4 +121,5 @@ class Listening:
                 with suppress(HostError):  # records outlive nodes
                     await self._host.connect(peer, found[peer], _CONNECT_S)
             if new:
-                return
+                return True
+        return False

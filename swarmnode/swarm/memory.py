@@ -54,22 +54,35 @@ class Hub:
         """Whom `peer` reaches, in the order in which they opened."""
         if peer in self._cut:
             return []
-        return [t for id, t in self._open.items() if id != peer and id not in self._cut]
+        me = self._open.get(peer)
+        avoided = me._avoided if me else set()
+        return [
+            t
+            for id, t in self._open.items()
+            if id != peer and id not in self._cut | avoided and peer not in t._avoided
+        ]
 
 
 class MemoryTransport:
-    """`Transport` over a `Hub`."""
+    """`Transport` over a `Hub`. `address` is where others see this node, "" for nowhere."""
 
     def __init__(
-        self, hub: Hub, peer_id: str, max_events: int = MAX_EVENTS, max_held: int = MAX_HELD_FRAMES
+        self,
+        hub: Hub,
+        peer_id: str,
+        max_events: int = MAX_EVENTS,
+        max_held: int = MAX_HELD_FRAMES,
+        address: str = "",
     ) -> None:
         self.peer_id = peer_id
+        self._address = address
         self._hub = hub
         self._running = False
         self._events: BoundedQueue[AnyEvent] = BoundedQueue(max_events, MAX_EVENT_BYTES)
         self._outbox = Outbox(max_held, MAX_HELD_BYTES)
         self._bytes: Counter[str] = Counter()
         self._shards: frozenset[Shard] = frozenset((WHOLE,))
+        self._avoided: set[str] = set()  # for good: there is no clock here
 
     def open(self) -> None:
         self._running = True
@@ -105,10 +118,13 @@ class MemoryTransport:
         for id, frame in frames.items():
             if frame is not None:
                 found[0]._bytes["out"] += len(frame)
-                self._receive(Fetched(peer, id, frame), len(frame))
+                self._receive(Fetched(peer, id, frame, found[0]._address), len(frame))
         absent = tuple(id for id, frame in frames.items() if frame is None)
         if absent:
             self._receive(FetchFailed(peer, absent, FetchProblem.ABSENT, "not held"), 0)
+
+    def avoid(self, peer: str, seconds: float) -> None:
+        self._avoided.add(peer)
 
     def poll(self) -> list[AnyEvent]:
         return self._events.take_all()

@@ -24,11 +24,12 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from swarmnode.config import DefenceSettings, HybridSettings, SharingSettings
+from swarmnode.config import DefenceSettings, HybridSettings, SharingSettings, TrustSettings
 from swarmnode.rollout import Group
 from swarmnode.swarm import sampling
 from swarmnode.swarm.ability import Ability
 from swarmnode.swarm.guard import Guard
+from swarmnode.swarm.quota import fair_weights
 from swarmnode.swarm.shares import Blame, limited
 
 # The least chance of a group to be drawn, relative to the greatest: none is shut out for good.
@@ -44,8 +45,10 @@ class Mixing:
         self,
         sharing: SharingSettings,
         hybrid: HybridSettings,
+        trust: TrustSettings | None = None,
         defence: DefenceSettings = DefenceSettings(),  # noqa: B008  frozen
     ) -> None:
+        self._fair_to = trust.authors_per_network if trust and trust.fair_shares else 0
         self._rule = sharing.rule
         stretch = hybrid.stretch if sharing.rule == "hybrid" else 1.0
         self.external = round(stretch * sharing.external)  # J at most
@@ -138,6 +141,12 @@ class Mixing:
             if self.is_useful(group) and lag(group) <= self._hybrid.max_lag
         ]
         weights = [self._priority(group) for group in useful]
+        if (
+            self._fair_to
+        ):  # as what is fetched: else one author's many useful groups crowd out others
+            owners = [(o.author, o.network) for o in (group.origin for group in useful) if o]
+            shares = fair_weights(owners, self._fair_to)
+            weights = [weight * share for weight, share in zip(weights, shares, strict=True)]
         drawn = sampling.choose_weighted(useful, weights, len(useful), rng)
         trusted = self.blame.passed(drawn, rng)
         author_share, per_question = self._defence.author_share, self._defence.per_question

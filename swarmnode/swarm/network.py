@@ -7,6 +7,7 @@ Written with anyio: on asyncio it drives `hivemind_p2pd`, on trio `libp2p_trio`.
 import random
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -28,9 +29,10 @@ from swarmnode.swarm import channel
 from swarmnode.swarm.acquaintances import Teller
 from swarmnode.swarm.address_book import AddressBook
 from swarmnode.swarm.alone import Surroundings, explain
-from swarmnode.swarm.bounded import BoundedQueue, Budget, Outbox
+from swarmnode.swarm.bounded import BoundedQueue, Outbox
 from swarmnode.swarm.discovery import Dialler, Neighbours, Strangers
 from swarmnode.swarm.fetching import Fetcher, Server, Traffic
+from swarmnode.swarm.flood import FloodGate
 from swarmnode.swarm.host import Host, HostError
 from swarmnode.swarm.lan import Lan, why
 from swarmnode.swarm.listening import Listening
@@ -47,9 +49,10 @@ from swarmnode.swarm.transport import (
     event_bytes,
 )
 
-# Announcements of one publisher in this time, above which the rest of them is dropped, so that
-# one flooder cannot push others' out of the queue of events. An honest node makes one a round.
-_ANNOUNCEMENTS, _WINDOW_S = 30, 10.0
+# Seconds for which a flooder is avoided, how many are remembered (the connection is gone anyway,
+# and keys cost nothing), and the pause after each attempt to keep one out: each second of a flood
+# costs some of what honest neighbours say, and each attempt a request to the library.
+_AVOID_S, _MAX_AVOIDED, _CUT_PAUSE_S = 600.0, 1024, 0.02
 # A library that has not answered for so long hangs, and the process ends to be replaced. Shorter
 # would punish a machine whose cores are all busy training.
 _HUNG_S = 10.0
@@ -72,7 +75,9 @@ class Network:
         self._newest_report: channel.Report | None = None
         self._traffic = Traffic(start.max_upload, start.max_download)
         self._oversized = 0
-        self._budget = Budget(_ANNOUNCEMENTS, _WINDOW_S)
+        self._flood = FloodGate()
+        self._to_cut: set[str] = set()  # connected, and avoided
+        self._must_cut = anyio.Event()  # set when there is one
         self._over_budget = 0
         self._told: set[str] = set()  # flags whose limit a person has heard of
         self._neighbours = Neighbours()
@@ -104,7 +109,9 @@ class Network:
         """Returns never; raises what ended it, in an exception group."""
         if problem := self._book.load(time.time()):
             self._notice(problem)
-        server = Server(self._outbox, self._start.hello, self._traffic, self._greeted)
+        server = Server(
+            self._outbox, self._start.hello, self._traffic, self._greeted, self._neighbours.avoids
+        )
         await server.open(self._host, self._protocol)
         known = self._seeker.known
         teller = Teller(self._start.peer_id, lambda: self._own, known, time.monotonic)
@@ -127,6 +134,7 @@ class Network:
             tasks.start_soon(self._send, node)
             tasks.start_soon(self._listen, messages)
             tasks.start_soon(self._watch)
+            tasks.start_soon(self._keep_out)
             tasks.start_soon(self._seeker.run)
             tasks.start_soon(self._look_on_lan)
             for dialler in self._diallers:
@@ -146,6 +154,8 @@ class Network:
                     self._outbox.put(id, frame)
                 case channel.Fetch(peer, ids):
                     fetcher.start(peer, ids)
+                case channel.Avoid(peer, seconds):
+                    self._avoid(peer, seconds)
 
     def _greeted(self, peer: str, address: str, theirs: Hello) -> None:
         self._strangers.greet(peer, address, theirs, time.monotonic())
@@ -173,10 +183,42 @@ class Network:
             self._oversized += 1
             return False
         self._traffic.received(len(frame))
-        if not self._budget.allows(peer, time.monotonic()):
+        if self._neighbours.avoids(peer):
+            self._cut(peer)
+            return False
+        if not self._flood.allows(peer, time.monotonic()):
             self._over_budget += 1
+            if self._flood.is_flooder(peer):
+                self._avoid(peer, _AVOID_S)
             return False
         return True
+
+    def _avoid(self, peer: str, seconds: float) -> None:
+        """Cuts `peer` off, and drops what others pass on of it."""
+        avoided = self._neighbours.avoided
+        avoided.pop(peer, None)
+        avoided[peer] = time.monotonic() + seconds
+        while len(avoided) > _MAX_AVOIDED:
+            del avoided[next(iter(avoided))]
+        self._cut(peer)
+        self._notice(f"avoiding {peer} for {seconds:.0f} s: it flooded or lied")
+
+    async def _keep_out(self) -> None:
+        """Disconnects who is avoided, again and again: the libraries let everyone connect."""
+        while True:
+            await self._must_cut.wait()
+            self._must_cut = anyio.Event()
+            cut, self._to_cut = self._to_cut, set()
+            for peer in cut:
+                if self._neighbours.avoids(peer):
+                    with suppress(HostError):  # it is gone, or not our neighbour
+                        await self._host.disconnect(peer)
+            await anyio.sleep(_CUT_PAUSE_S)
+
+    def _cut(self, peer: str) -> None:
+        if len(self._to_cut) < _MAX_AVOIDED:
+            self._to_cut.add(peer)
+            self._must_cut.set()
 
     async def _watch(self) -> None:
         """Keeps the list of neighbours and reports to the node, for as long as the library lives.
@@ -220,6 +262,8 @@ class Network:
         await self._addresses()
         was_alone = not self._neighbours.members
         self._neighbours.connected, self._neighbours.members = connected, members
+        for peer in connected.intersection(self._neighbours.avoided):
+            self._cut(peer)
         self._silent_s = 0.0
         if self._unheard is not None and members and not was_alone:
             # One look after the first peer came: the library has its streams open by then.
@@ -272,6 +316,7 @@ class Network:
                 "malformed": self._host.malformed,
             },
             relayed=self._neighbours.relayed,
+            tasks=len(anyio.get_running_tasks()),
         )
 
     def _surroundings(self) -> Surroundings:

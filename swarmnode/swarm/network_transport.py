@@ -170,6 +170,9 @@ class NetworkTransport:
                 with self._lock:
                     self._fail(lost.peer, lost.ids, "too many fetches are waiting")
 
+    def avoid(self, peer: str, seconds: float) -> None:
+        self._outgoing.avoid(peer, seconds)
+
     def poll(self) -> list[AnyEvent]:
         oldest = time.monotonic() - _FORGOTTEN_S
         with self._lock:
@@ -200,6 +203,7 @@ class NetworkTransport:
                 restarts=self._restarts,
                 dropped={name: dropped[name] for name in QUEUES},
                 relayed=self._report.relayed if self._report else (),
+                tasks=self._report.tasks if self._report else 0,
             )
 
     def _seen(self) -> tuple[str, str, tuple[str, ...]]:

@@ -1,11 +1,12 @@
 """What peers offer now: of each author, the rollouts of its newest announcements. Bounded.
 
-It forgets the author that was silent longest when there are too many. Whoever makes many keys can
-fill it: keys cost nothing, and limits per network address are not here.
+When there are too many authors it forgets the one that was silent longest, newcomers first: keys
+cost nothing, and whoever makes many must not push out those who gave something.
 """
 
-from collections import OrderedDict, deque
-from collections.abc import Sequence
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 
 from swarmnode.swarm.admission import Offer
 
@@ -16,15 +17,25 @@ MAX_AUTHORS = 1024
 
 
 class Offers:
-    """Offers by author. Nothing here is checked: the caller adds only what it would fetch."""
+    """Offers by author. Nothing here is checked: the caller adds only what it would fetch, and
+    says which authors are forgotten last (`is_known`)."""
 
-    def __init__(self, keep_announcements: int, max_authors: int = MAX_AUTHORS) -> None:
+    def __init__(
+        self,
+        keep_announcements: int,
+        max_authors: int = MAX_AUTHORS,
+        is_known: Callable[[bytes], bool] = lambda author: False,
+    ) -> None:
         self._keep = keep_announcements
         self._max_authors = max_authors
-        self._by_author: OrderedDict[bytes, deque[tuple[Offer, ...]]] = OrderedDict()
+        self._is_known = is_known
+        # Announcements by author, oldest first: tuples, as a deque takes 700 bytes for each author.
+        self._by_author: OrderedDict[bytes, tuple[tuple[Offer, ...], ...]] = OrderedDict()
+        self._current: dict[bytes, Offer] = {}  # all of them by key, as last announced
+        self._none_before = math.inf  # nothing kept was announced before
 
     def __len__(self) -> int:
-        return sum(len(offers) for kept in self._by_author.values() for offers in kept)
+        return len(self._current)
 
     @property
     def authors(self) -> int:
@@ -35,27 +46,48 @@ class Offers:
         """Takes the offers of one announcement; they push out those of the author's oldest."""
         if not offers:
             return
-        self._by_author.setdefault(author, deque(maxlen=self._keep)).append(tuple(offers))
+        before = self._by_author.get(author, ())
+        if len(before) == self._keep:
+            self._forget(before[0])
+            before = before[1:]
+        self._by_author[author] = (*before, tuple(offers))
         self._by_author.move_to_end(author)
+        self._none_before = min(self._none_before, offers[0].created)
+        for offer in offers:
+            self._current[offer.key] = offer
         while len(self._by_author) > self._max_authors:
-            self._by_author.popitem(last=False)
+            strangers = (a for a in self._by_author if not self._is_known(a))
+            self.drop(next(strangers, next(iter(self._by_author))))
+
+    def drop(self, author: bytes) -> None:
+        """Forgets what this author offers."""
+        for announced in self._by_author.pop(author, ()):
+            self._forget(announced)
 
     def expire(self, oldest: float) -> None:
         """Drops what was announced before `oldest` (Unix seconds, the authors' clocks)."""
+        if self._none_before >= oldest:
+            return
+        self._none_before = math.inf
         for author, announcements in list(self._by_author.items()):
-            if all(offers[0].created >= oldest for offers in announcements):
-                continue
-            fresh = [offers for offers in announcements if offers[0].created >= oldest]
-            if fresh:
-                self._by_author[author] = deque(fresh, maxlen=self._keep)
-            else:
+            fresh = tuple(offers for offers in announcements if offers[0].created >= oldest)
+            for offers in announcements:
+                if offers[0].created < oldest:
+                    self._forget(offers)
+            if not fresh:
                 del self._by_author[author]
+                continue
+            self._by_author[author] = fresh
+            for offers in fresh:
+                self._none_before = min(self._none_before, offers[0].created)
+                for offer in offers:  # one may have been in what came later and went before
+                    self._current.setdefault(offer.key, offer)
 
-    def current(self) -> dict[bytes, Offer]:
-        """All offers by their keys, as last announced."""
-        return {
-            offer.key: offer
-            for announcements in self._by_author.values()
-            for offers in announcements
-            for offer in offers
-        }
+    def current(self) -> Mapping[bytes, Offer]:
+        """All offers by their keys, as last announced: a view."""
+        return self._current
+
+    def _forget(self, offers: Sequence[Offer]) -> None:
+        for offer in offers:
+            if self._current.get(offer.key) is offer:  # else announced again
+                del self._current[offer.key]

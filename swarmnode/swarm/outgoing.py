@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from protocol.names import WHOLE, Shard
 from swarmnode.swarm.bounded import BoundedQueue, Outbox
-from swarmnode.swarm.channel import Command, Fetch, Hold, Listen, Publish
+from swarmnode.swarm.channel import Avoid, Command, Fetch, Hold, Listen, Publish
 from swarmnode.swarm.transport import MAX_HELD_BYTES, MAX_HELD_FRAMES
 
 # Announcements that wait: one a round. Older ones offer what newer ones do, or what is stale.
@@ -18,6 +18,7 @@ _MAX_PUBLISH = 64
 # Fetches that wait: some tens a round. What waits longer is not wanted any more.
 _MAX_FETCH = 512
 _MAX_QUEUE_BYTES = 8 * 2**20
+_MAX_AVOID = 64
 
 
 class Outgoing:
@@ -33,6 +34,12 @@ class Outgoing:
         self._unsent: OrderedDict[bytes, None] = OrderedDict()  # ids to hand over, oldest first
         self._shards: tuple[Shard, ...] = ()
         self._shards_changed = False
+        self._avoid: BoundedQueue[Avoid] = BoundedQueue(_MAX_AVOID, _MAX_QUEUE_BYTES)
+
+    def avoid(self, peer: str, seconds: float) -> None:
+        with self._changed:
+            self._avoid.put(Avoid(peer, seconds), len(peer))
+            self._changed.notify()
 
     def listen(self, shards: Sequence[Shard]) -> None:
         with self._changed:
@@ -101,6 +108,8 @@ class Outgoing:
         if self._shards_changed:
             self._shards_changed = False
             return Listen(self._shards)
+        if self._avoid:
+            return self._avoid.take()
         while self._unsent:
             id, _ = self._unsent.popitem(last=False)
             frame = self._outbox.get(id)

@@ -118,6 +118,12 @@ class Control:
         response = await self._ask(self._pb.Request(type=self._pb.Request.LIST_PEERS))
         return sorted({multiaddr.peer_id_text(peer.id) for peer in response.peers})
 
+    async def disconnect(self, peer: str) -> None:
+        """Ends every connection to `peer`. The daemon cannot keep it from connecting again."""
+        request = self._pb.Request(type=self._pb.Request.DISCONNECT)
+        request.disconnect.peer = multiaddr.peer_id_bytes(peer)
+        await self._ask(request)
+
     async def relayed(self) -> list[str]:
         """The ids of the peers to which every connection goes through a relay."""
         response = await self._ask(self._pb.Request(type=self._pb.Request.LIST_PEERS))

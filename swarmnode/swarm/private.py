@@ -52,6 +52,9 @@ class PrivateTransport:
     def fetch(self, peer: str, ids: Sequence[bytes]) -> None:
         self._inner.fetch(peer, ids)
 
+    def avoid(self, peer: str, seconds: float) -> None:
+        self._inner.avoid(peer, seconds)
+
     def poll(self) -> list[AnyEvent]:
         return [event for event in map(self._decrypted, self._inner.poll()) if event is not None]
 

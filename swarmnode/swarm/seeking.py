@@ -8,7 +8,7 @@ what it costs does not grow with the swarm.
 
 import random
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -16,7 +16,7 @@ import anyio
 
 from protocol.names import discovery_cid, peers_protocol
 from swarmnode.swarm.acquaintances import Told, ask
-from swarmnode.swarm.address_book import AddressBook
+from swarmnode.swarm.address_book import AddressBook, Known
 from swarmnode.swarm.bounded import Budget
 from swarmnode.swarm.discovery import Neighbours
 from swarmnode.swarm.host import Host, HostError
@@ -24,8 +24,9 @@ from swarmnode.swarm.reach import Reach, Scope
 
 # Seconds before each look into the DHT, counted from the first connection; the last one repeats.
 # A look costs some 10 KB in a small swarm. Provider records live a day, so what is repeated is
-# for newcomers to be found and for replacing peers that left.
-_LOOKS_S = (1.0, 2.0, 7.0, 20.0, 60.0)
+# for newcomers to be found, who are likelier to find this node by themselves. Who loses peers
+# looks as at first.
+_LOOKS_S = (1.0, 2.0, 7.0, 20.0, 60.0, 180.0, 600.0)
 _LOOK_TIMEOUT_S = 20
 _PROVIDERS = 32  # asked for at one look
 # Connected peers of the swarm above which no more are sought: GossipSub keeps 6 to 12 neighbours.
@@ -39,9 +40,15 @@ _DIALS, _WINDOW_S = 60, 60.0
 _NOT_AGAIN_S = 30.0  # after a dial that failed
 _REMEMBERED = 256  # dialled peers whose address is kept until they turn out to be of the swarm
 _CHECK_S = 1.0
-_ASKED_AT_ONCE = 2  # peers asked whom they know, each so often:
-_ASK_AGAIN_S = 300.0
+# New peers are asked whom they know, so many at once; after that one in so many seconds, so that
+# the answers, which name dozens in a large swarm, cost the same in any.
+_ASKED_AT_ONCE = 2
+_ASK_AGAIN_S = 60.0
 _SAVE_S = 5.0  # between writes of the book
+# Peers of earlier runs that are dialled however many others are connected, how many of them are
+# wanted, and failed dials after which one is given up. Whoever is first at a node that starts, and
+# tells it of more of its own kind, would else be all that it ever sees.
+_ANCHORS, _ANCHORS_WANTED, _ANCHOR_TRIES = 8, 4, 24
 
 
 class Seeker:
@@ -74,9 +81,12 @@ class Seeker:
         self._budget = Budget(_DIALS, _WINDOW_S)
         self._dialling: set[str] = set()
         self._asked: dict[str, float] = {}  # when, monotonic seconds
+        self._anchors: dict[str, tuple[str, ...]] = {}  # peers of earlier runs, and where
+        self._anchor_tries: Counter[str] = Counter()
 
     async def run(self) -> None:
         """For ever; writes the book a last time when cancelled."""
+        self.anchor()
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._look_around)
@@ -85,6 +95,27 @@ class Seeker:
                 tasks.start_soon(self._keep_book)
         finally:
             self._book.save()
+
+    def anchor(self) -> None:
+        """Chooses anchors among the peers in the book, as it was before anybody connected."""
+        known = self._book.due(time.time())
+        chosen = self._rng.sample(known, min(_ANCHORS, len(known)))
+        self._anchors = {one.peer: one.addresses for one in chosen}
+
+    def anchors_due(self) -> list[Known]:
+        """The anchors to be dialled now, though there be enough neighbours."""
+        connected, now = self._neighbours.connected, time.monotonic()
+        if sum(peer in connected for peer in self._anchors) >= _ANCHORS_WANTED:
+            return []
+        due = [
+            peer
+            for peer in self._anchors
+            if peer not in connected
+            and self._not_before.get(peer, 0.0) <= now
+            and self._anchor_tries[peer] < _ANCHOR_TRIES
+        ]
+        self._anchor_tries.update(due)
+        return [Known(peer, self._anchors[peer]) for peer in due]
 
     def suggest(self, peer: str, addresses: list[str]) -> None:
         """Takes the addresses of a peer heard of elsewhere; dials them soon, if still wanted."""
@@ -109,7 +140,9 @@ class Seeker:
                 await anyio.sleep(_CHECK_S)
                 continue
             pause_s = _LOOKS_S[min(looks, len(_LOOKS_S) - 1)]
-            await anyio.sleep(pause_s * self._rng.uniform(0.75, 1.25))
+            if await self._lost_some_within(pause_s * self._rng.uniform(0.75, 1.25)):
+                looks = 0
+                continue
             looks += 1
             with suppress(HostError):  # nobody in the table yet, or all gone: the next look tells
                 await self._host.provide(self._cid, _LOOK_TIMEOUT_S)
@@ -119,6 +152,18 @@ class Seeker:
                 found = await self._host.find_providers(self._cid, _PROVIDERS, _LOOK_TIMEOUT_S)
                 # Who told is not known, but a DHT answers for all networks: none is too narrow.
                 await self._connect_some(found, Scope.LOOPBACK)
+
+    async def _lost_some_within(self, pause_s: float) -> bool:
+        """Waits so long, or until fewer peers of the swarm are connected than were before and more
+        are wanted."""
+        until = time.monotonic() + pause_s
+        most = len(self._neighbours.members)
+        while (left_s := until - time.monotonic()) > 0:
+            await anyio.sleep(min(_CHECK_S, left_s))
+            if len(self._neighbours.members) < most and self._wants:
+                return True
+            most = max(most, len(self._neighbours.members))
+        return False
 
     async def _redial(self) -> None:
         """Dials the peers in the book, and those of the local network, while more are wanted."""
@@ -131,24 +176,23 @@ class Seeker:
                 if known.peer not in self._neighbours.connected and known.peer != self._own_id
             ]
             async with anyio.create_task_group() as tasks:
-                for known in due[: min(self._wants, _DIALS_AT_ONCE)]:
+                for known in [*due[: min(self._wants, _DIALS_AT_ONCE)], *self.anchors_due()]:
                     tasks.start_soon(self._dial, known.peer, list(known.addresses))
             await anyio.sleep(_CHECK_S)
 
     async def _make_acquaintance(self) -> None:
-        """Asks each neighbour, now and then, where it is and whom it knows."""
+        """Asks each neighbour where it is and whom it knows, and one of them now and then again."""
         while True:
             await anyio.sleep(_CHECK_S)
             now = time.monotonic()
             members = self._neighbours.members
-            self._asked = {
-                peer: at
-                for peer, at in self._asked.items()
-                if peer in members and now - at < _ASK_AGAIN_S
-            }
+            self._asked = {peer: at for peer, at in self._asked.items() if peer in members}
             unasked = [peer for peer in members if peer not in self._asked]
+            chosen = self._rng.sample(unasked, min(_ASKED_AT_ONCE, len(unasked)))
+            if not chosen and self._asked and now - max(self._asked.values()) > _ASK_AGAIN_S:
+                chosen = [min(self._asked, key=self._asked.__getitem__)]
             async with anyio.create_task_group() as tasks:
-                for peer in self._rng.sample(unasked, min(_ASKED_AT_ONCE, len(unasked))):
+                for peer in chosen:
                     self._asked[peer] = now
                     tasks.start_soon(self._get_to_know, peer)
 
@@ -189,7 +233,8 @@ class Seeker:
     ) -> None:
         usable = self._reach.usable(addresses, told_from)
         knows_nothing = not addresses and not self._reach.lan_only  # the library may know more
-        if peer in self._dialling or not (usable or knows_nothing):
+        is_barred = peer in self._dialling or self._neighbours.avoids(peer)
+        if is_barred or not (usable or knows_nothing):
             return
         self._dialling.add(peer)
         try:

@@ -14,6 +14,7 @@ Pure: time and chance come from the caller.
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from random import Random
 
 from protocol.names import MAX_SHARDS, WHOLE, Shard, rank_of, shard_of
@@ -46,16 +47,58 @@ MAX_LOBBY, MAX_SHARD = 4096, 1024
 _FIRST_SHARDS = 8
 
 
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The numbers above, which all nodes of a swarm share: its manifest chooses by `audience`."""
+
+    audience: int = AUDIENCE
+    sample: int = SAMPLE
+    beacon_s: float = BEACON_S
+    least_sample: int = LEAST_SAMPLE
+    split_above: int = SPLIT_ABOVE
+    # Seconds for which there were so many: all had their turn, and nodes agree on the first count.
+    split_after_s: float = 0.0
+    most_authors: float = MOST_AUTHORS
+    least_authors: float = LEAST_AUTHORS
+    least_peers: int = LEAST_PEERS
+    peers_to_split: int = PEERS_TO_SPLIT
+    first_shards: int = _FIRST_SHARDS
+
+
+LARGE = Scale()
+# Where bytes count: what a node hears, and pays, is the same from 8 nodes on. Six: one copy of
+# an announcement costs more where more listen. The price: estimates are worse (27 %) and shards
+# uneven, so that a node hears some 3 to 11 authors; and who makes many keys isolates a node more
+# easily, for 15 minutes each time. Of 12 nodes or fewer it counts all, so that they never split by
+# bad luck.
+SMALL = Scale(
+    audience=6,
+    sample=16,
+    beacon_s=400.0,
+    least_sample=12,
+    split_above=12,
+    split_after_s=60.0,
+    most_authors=3,
+    least_authors=0.9,
+    least_peers=1,
+    peers_to_split=2,
+    first_shards=2,
+)
+SCALES = {scale.audience: scale for scale in (LARGE, SMALL)}
+
+
 class Sharding:
     """This node's view: how many shards there are, and which it listens to. `me` is its key."""
 
-    def __init__(self, me: bytes) -> None:
+    def __init__(self, me: bytes, scale: Scale = LARGE) -> None:
         self._me = me
+        self._scale = scale
         self._lobby: OrderedDict[bytes, float] = OrderedDict()  # author → when heard there
         self._mates: OrderedDict[bytes, float] = OrderedDict()  # the same of the own shard
         self._shards = 1
         self.own = WHOLE  # where this node's announcements go
         self._since = -math.inf  # when the number of shards changed
+        self._many_since = math.inf  # from when on there were too many for one topic
         self._drawn: list[Shard] = []  # listened to, own shard first
         self._redraw_at = -math.inf
         self._beacon_at = -math.inf
@@ -67,11 +110,15 @@ class Sharding:
         """What is listened to besides the lobby: the drawn shards and, because others may have
         changed the number of shards a little earlier or later, their halves and doubles."""
         if self._shards == 1:
-            near = self.estimate > 0.75 * SPLIT_ABOVE
-            return tuple(Shard(_FIRST_SHARDS, n) for n in range(_FIRST_SHARDS)) if near else ()
+            near = self.estimate > 0.75 * self._scale.split_above
+            return (
+                tuple(Shard(self._scale.first_shards, n) for n in range(self._scale.first_shards))
+                if near
+                else ()
+            )
         shards = dict.fromkeys(self._drawn)
         for count, number in self._drawn:
-            if count > _FIRST_SHARDS:
+            if count > self._scale.first_shards:
                 shards[Shard(count // 2, number // 2)] = None
             if count < MAX_SHARDS:
                 shards |= dict.fromkeys(Shard(2 * count, 2 * number + half) for half in (0, 1))
@@ -94,7 +141,7 @@ class Sharding:
         for known in (self._lobby, self._mates):
             while known and next(iter(known.values())) < now - WINDOW_S:
                 known.popitem(last=False)
-        self.estimate = estimated_size([rank_of(author) for author in self._lobby])
+        self.estimate = estimated_size([rank_of(author) for author in self._lobby], self._scale)
         shards = self._next_shards(now)
         if shards != self._shards:
             self._change(shards, now)
@@ -109,31 +156,40 @@ class Sharding:
         if self._shards == 1 or now < self._beacon_at:
             return False
         ranks = sorted(rank_of(author) for author in self._lobby)
-        lowest = ranks[SAMPLE - 1] if len(ranks) >= SAMPLE else SAMPLE / max(SAMPLE, self.estimate)
+        lowest = (
+            ranks[self._scale.sample - 1]
+            if len(ranks) >= self._scale.sample
+            else self._scale.sample / max(self._scale.sample, self.estimate)
+        )
         if rank_of(self._me) > lowest:
             return False
-        self._beacon_at = now + BEACON_S
+        self._beacon_at = now + self._scale.beacon_s
         return True
 
     def _next_shards(self, now: float) -> int:
-        shards = self._shards
+        scale, shards = self._scale, self._shards
         if shards == 1:
             believed = self.estimate if now >= self._distrusts_until else len(self._lobby)
-            return _shards_for(believed) if believed > SPLIT_ABOVE else 1
+            if believed <= scale.split_above:
+                self._many_since = math.inf
+                return 1
+            self._many_since = min(self._many_since, now)
+            is_time = now >= self._many_since + scale.split_after_s
+            return _shards_for(believed, scale) if is_time else 1
         if now < self._since + SETTLE_S:
             return shards
         authors = self.estimate / shards
-        if authors < LEAST_AUTHORS:
-            return shards // 2 if shards > _FIRST_SHARDS else 1
-        if len(self._mates) < LEAST_PEERS:
+        if authors < scale.least_authors:
+            return shards // 2 if shards > scale.first_shards else 1
+        if len(self._mates) < scale.least_peers:
             self._distrusts_until = now + DISTRUST_S
             return 1
-        is_full = authors > MOST_AUTHORS and len(self._mates) >= PEERS_TO_SPLIT
+        is_full = authors > scale.most_authors and len(self._mates) >= scale.peers_to_split
         return 2 * shards if is_full and shards < MAX_SHARDS else shards
 
     def _change(self, shards: int, now: float) -> None:
         known = {**self._lobby, **self._mates}
-        self._shards, self._since, self._drawn = shards, now, []
+        self._shards, self._since, self._drawn, self._many_since = shards, now, [], math.inf
         self.own = shard_of(self._me, shards)
         self._mates.clear()
         if shards > 1:
@@ -145,9 +201,10 @@ class Sharding:
         # The own shard is counted, the others' size is that of an estimate that all share: where
         # it is wrong it is for everybody.
         counted = len(self._mates) + 1 if self._drawn else self.estimate / self._shards
-        authors = max(LEAST_AUTHORS, min(MOST_AUTHORS, counted))
-        # Rounded up by some nodes and down by others, so that the mean over nodes is AUDIENCE.
-        count = max(2, min(self._shards, math.floor(AUDIENCE / authors + rank_of(self._me))))
+        scale = self._scale
+        authors = max(scale.least_authors, min(scale.most_authors, counted))
+        # Rounded up by some nodes and down by others, so that the mean is the audience.
+        count = max(2, min(self._shards, math.floor(scale.audience / authors + rank_of(self._me))))
         kept = [shard for shard in self._drawn[1:] if shard != self.own]
         if kept:
             kept.pop(rng.randrange(len(kept)))
@@ -157,7 +214,7 @@ class Sharding:
         self._drawn = list(chosen)
 
 
-def estimated_size(ranks: Sequence[float]) -> float:
+def estimated_size(ranks: Sequence[float], scale: Scale = LARGE) -> float:
     """Nodes in the swarm, from the ranks heard in the lobby in any order.
 
     While a newcomer has heard a part of the sample only, the middle of what it heard is at half of
@@ -165,17 +222,18 @@ def estimated_size(ranks: Sequence[float]) -> float:
     move the middle little.
     """
     heard = sorted(ranks)
-    if len(heard) < LEAST_SAMPLE:
+    if len(heard) < scale.least_sample:
         return float(len(heard))
-    by_middle = SAMPLE / (2 * max(heard[len(heard) // 2], 1e-9))
-    by_last = (SAMPLE - 1) / max(heard[SAMPLE - 1], 1e-9) if len(heard) >= SAMPLE else 0.0
+    by_middle = scale.sample / (2 * max(heard[len(heard) // 2], 1e-9))
+    sample = scale.sample
+    by_last = (sample - 1) / max(heard[sample - 1], 1e-9) if len(heard) >= sample else 0.0
     return max(float(len(heard)), by_middle, by_last)
 
 
-def _shards_for(nodes: float) -> int:
+def _shards_for(nodes: float, scale: Scale) -> int:
     """The fewest shards, above 1, of at most `MOST_AUTHORS` each."""
-    shards = _FIRST_SHARDS
-    while nodes > shards * MOST_AUTHORS and shards < MAX_SHARDS:
+    shards = scale.first_shards
+    while nodes > shards * scale.most_authors and shards < MAX_SHARDS:
         shards *= 2
     return shards
 

@@ -100,7 +100,8 @@ class TransportStatus:
     are of another swarm or protocol version, each once. `dropped` counts lost items by queue name
     (closed set, see `QUEUES`). `relayed` are the peers, of this swarm or not, that are connected
     through a relay only, where the library tells (hivemind). `state` is one line for a person; when
-    no peer is connected it says why, and `alone` says it in one word of `alone.Alone`.
+    no peer is connected it says why, and `alone` says it in one word of `alone.Alone`. `tasks` run
+    in the network process: a number that grows without end is a leak.
     """
 
     peer_id: str
@@ -115,6 +116,7 @@ class TransportStatus:
     dropped: Mapping[str, int] = field(default_factory=dict)
     alone: str = ""
     relayed: tuple[str, ...] = ()
+    tasks: int = 0
 
 
 # The keys of `TransportStatus.dropped`; metric labels.
@@ -173,6 +175,11 @@ class Transport(Protocol):
         asking again before that is the same fetch. Raises `ValueError` for no id, more than
         `MAX_FETCH_IDS` or a repeated one, and for a peer id that is no Ed25519 key's.
         """
+        ...
+
+    def avoid(self, peer: str, seconds: float) -> None:
+        """Disconnects `peer`, and for so long hears nothing of it, serves it nothing and dials it
+        not, as far as the library can refuse; what others pass on of it is dropped."""
         ...
 
     def poll(self) -> list[AnyEvent]:

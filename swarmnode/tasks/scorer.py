@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -39,6 +39,10 @@ _BOOT = (
     "import sys; sys.path.insert(0, sys.argv[1]); from swarmnode.tasks import scorer_process; "
     "scorer_process.main(int(sys.argv[2]), int(sys.argv[3]))"
 )
+
+
+# Layers of the sandbox that a kernel may lack; limits and the empty environment are always there.
+LAYERS: Final = ("own_network", "no_new_privileges", "landlock", "system_calls")
 
 
 class ScoreFailed(SwarmNodeError):
@@ -70,6 +74,7 @@ class Scorer:
         self._command = tuple(command)
         self._process: subprocess.Popen[bytes] | None = None
         self._starts = 0
+        self.missing: tuple[str, ...] = ()  # layers of the sandbox that this kernel lacks
 
     @property
     def pid(self) -> int | None:
@@ -152,13 +157,19 @@ class Scorer:
             for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
                 assert pipe is not None
                 os.set_blocking(pipe.fileno(), False)
-            self._receive(time.monotonic() + START_LIMIT_S)
+            self._note(self._receive(time.monotonic() + START_LIMIT_S))
         except OSError as error:
             self._kill()
             raise SwarmNodeError(f"the scorer process cannot be started: {error}") from error
         except _Broken as error:
             reason = self._kill()
             raise SwarmNodeError(f"the scorer process {error} at its start{reason}") from error
+
+    def _note(self, report: Any) -> None:
+        """Keeps what the process says of its lock-down, and says once what this kernel lacks."""
+        self.missing = missing_layers(report) if type(report) is dict else ()
+        if self.missing and self._starts == 1:
+            log.warning("event=scorer_sandbox missing=%s", ",".join(self.missing))
 
     def _send(self, frame: bytes, deadline: float) -> None:
         assert self._process is not None
@@ -210,6 +221,15 @@ class Scorer:
         if said:
             log.warning("event=scorer_killed pid=%d stderr=%r", process.pid, said)
         return f" ({said!r})" if said else ""
+
+
+def missing_layers(report: Mapping[str, Any]) -> tuple[str, ...]:
+    """The layers that the process's report at its start says it has not.
+
+    >>> missing_layers({"own_network": True, "no_new_privileges": True, "landlock": 7})
+    ('system_calls',)
+    """
+    return tuple(layer for layer in LAYERS if not report.get(layer))
 
 
 def _wait(pipe: int, event: int, deadline: float) -> None:

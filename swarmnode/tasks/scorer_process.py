@@ -1,13 +1,9 @@
 """The scorer process: reads strangers' answers, says 0 or 1, and can do nothing else.
 
 Started by `scorer.py` with `-I -S`, an empty environment and the standard library only, it locks
-itself down before it reads the first request:
-- it dies with the node (`PR_SET_PDEATHSIG`) and at the end of its input, and ignores SIGINT;
-- no new privileges, no core dump, no file can grow, no process can be started (the kernel exempts
-  root from this one), address space limited by the node's setting;
-- no further file descriptor (`RLIMIT_NOFILE` is what is open): no file, no socket, on any kernel;
-- a network name space of its own without interfaces, where the kernel lets users make one.
-It sees no key, no model and no answer but the question's own.
+itself down before it reads the first request: it dies with the node (`PR_SET_PDEATHSIG`) and at the
+end of its input, ignores SIGINT, and gives up what `sandbox.py` lists. It sees no key, no model and
+no answer but the question's own.
 
 Frames both ways: 4 bytes of length, big endian, and JSON. Requests: `{"answer", "metadata",
 "format", "texts"}` → a list of 0.0 and 1.0; `{"probe": true}` → what the lock-down achieved.
@@ -16,22 +12,18 @@ Frames both ways: 4 bytes of length, big endian, and JSON. Requests: `{"answer",
 import ctypes
 import json
 import os
-import resource
 import signal
 import socket
 import sys
 from typing import Any, BinaryIO, Final
 
-from swarmnode.tasks import answer, compare
+from swarmnode.tasks import answer, compare, sandbox
 
 # A request holds one question's completions: 64 of `scorer.MAX_TEXT_CHARACTERS`, as plain text.
 MAX_FRAME_BYTES: Final = 32 * 1024 * 1024
 LENGTH_BYTES: Final = 4
 
 _PR_SET_PDEATHSIG = 1
-_PR_SET_NO_NEW_PRIVS = 38
-_CLONE_NEWUSER = 0x10000000
-_CLONE_NEWNET = 0x40000000
 
 
 def main(memory_bytes: int, parent: int) -> None:
@@ -64,20 +56,17 @@ def _lock_down(memory_bytes: int, parent: int) -> dict[str, Any]:
     dies_with_parent = libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) == 0
     if os.getppid() != parent:  # it died before prctl could take effect
         sys.exit(1)
-    own_network = libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0
-    no_new_privileges = libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-    for limit, value in (
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_NPROC, 0),
-        (resource.RLIMIT_AS, memory_bytes),
-        (resource.RLIMIT_NOFILE, 3),  # standard input, output and error are open: no more
-    ):
-        resource.setrlimit(limit, (value, value))
+    own_network = sandbox.network()
+    no_new_privileges = sandbox.no_new_privileges()
+    landlock = sandbox.landlock()  # takes a descriptor for a moment
+    sandbox.limits(memory_bytes)
     return {
         "dies_with_parent": dies_with_parent,
         "own_network": own_network,
         "no_new_privileges": no_new_privileges,
+        "landlock": landlock,
+        "system_calls": sandbox.system_calls(),
+        "memory_bytes": memory_bytes,
     }
 
 
@@ -88,7 +77,7 @@ def _probe(report: dict[str, Any]) -> dict[str, Any]:
         "can_open_file": _succeeds(lambda: os.close(os.open(sys.executable, os.O_RDONLY))),
         "can_open_socket": _succeeds(lambda: socket.socket().close()),
         "can_start_process": _succeeds(_start_process),
-        "can_allocate_limit": _succeeds(_allocate_limit),
+        "can_allocate_limit": _succeeds(lambda: bytearray(report.get("memory_bytes", 0))),
         "modules": sorted({name.partition(".")[0] for name in sys.modules}),
     }
 
@@ -106,10 +95,6 @@ def _start_process() -> None:
     if child == 0:
         os._exit(0)
     os.waitpid(child, 0)
-
-
-def _allocate_limit() -> None:
-    bytearray(resource.getrlimit(resource.RLIMIT_AS)[0])
 
 
 def _read(reader: BinaryIO) -> dict[str, Any] | None:

@@ -3,11 +3,12 @@
 The LM head is the largest matrix product of a small model, and its (B, T, V) output the largest
 tensor; only the positions that predict a completion token need it. So the decoder runs alone, its
 hidden states are gathered at those positions, and the head is applied to them in tiles whose
-logits are recomputed in the backward pass. Models that do something to the logits after the head
-(Gemma 2 caps them, Granite and Cohere scale them) go through their own forward instead; which way
-a model goes is measured on it (`measure`), not looked up in a list of names.
+logits are recomputed in the backward pass (`head.py`). Models that do something to the logits
+after the head (Gemma 2 caps them, Granite and Cohere scale them) go through their own forward
+instead; which way a model goes is measured on it (`measure`), not looked up in a list of names.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from swarmnode.train.head import head_logps
 from swarmnode.train.prefix import predicting_states, predicting_states_shared, shares_prompts
 
-# Logits of one tile of the LM head, in elements. 2**26 float32 logits are 256 MiB: about 440
-# tokens of a 150,000-word vocabulary. Twice this doubles the head's memory; much less leaves
-# matrix products too small to fill a GPU. With one tile nothing is recomputed.
-TILE_LOGITS = 2**26
+log = logging.getLogger(__name__)
+
+# Logits of one tile of the LM head, in elements: on a GPU 256 MiB in float32, less leaves matrix
+# products too small to fill it; on a CPU 4 MiB, what its caches hold. Where all logits fit into one
+# tile they are kept, and nothing is recomputed.
+TILE_LOGITS, TILE_LOGITS_CPU = 2**26, 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +51,15 @@ def completion_logps(
     *,
     shortcuts: Shortcuts,
     temperature: float = 1.0,
-    tile_logits: int = TILE_LOGITS,
+    tile_logits: int | None = None,
 ) -> TokenStatistics:
     """log π(token | all before it) of every completion token, flattened row by row.
 
     `input_ids` and `attention_mask` are (B, T) int64, right-padded, `completion_mask` (B, T) bool
     and never true in column 0. π is softmax(logits / temperature), the distribution the sampler
     drew from, so sampled tokens are on-policy at any temperature. `shortcuts` is `measure` of this
-    model. The softmax is computed in float32 whatever the model's dtype.
+    model; `tile_logits` is chosen by the device if not given. The softmax is computed in float32
+    whatever the model's dtype.
     """
     targets = input_ids[completion_mask]  # (N,)
     if not shortcuts.plain_head:
@@ -65,9 +70,14 @@ def completion_logps(
     hidden = states(_decoder(model), input_ids, attention_mask, completion_mask)  # (N, H)
     head = _output_embeddings(model)
     assert head is not None  # what plain_head says
+    if tile_logits is None:
+        tile_logits = TILE_LOGITS_CPU if hidden.device.type == "cpu" else TILE_LOGITS
     rows = max(1, tile_logits // _vocabulary(head))
     if len(targets) <= rows:
         return TokenStatistics(*_tile(head, hidden, targets, temperature))
+    if type(head) is nn.Linear:
+        weight, bias = head.weight, head.bias
+        return TokenStatistics(*head_logps(hidden, weight, bias, targets, temperature, tile_logits))
     tiles = [
         checkpoint(_tile, head, h, t, temperature, use_reentrant=False, preserve_rng_state=False)
         for h, t in zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)
@@ -81,10 +91,15 @@ def completion_logps(
 def measure(model: nn.Module) -> Shortcuts:
     """The shortcuts that hold for this model, tried on small probes.
 
-    A false "no" costs speed, never correctness. The model must be in evaluation mode.
+    A false "no" costs speed, never correctness; it is logged. The model must be in evaluation mode.
     """
-    plain_head = _head_is_plain(model)
-    return Shortcuts(plain_head, shared_prompts=plain_head and shares_prompts(model))
+    if not _head_is_plain(model):
+        log.info("training by the model's own forward: it changes what its head gives")
+        return Shortcuts()
+    shared = shares_prompts(model)
+    if not shared:
+        log.info("training on whole sequences: the model's cache does not let prompts be shared")
+    return Shortcuts(plain_head=True, shared_prompts=shared)
 
 
 @torch.no_grad()

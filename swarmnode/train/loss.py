@@ -9,10 +9,22 @@ up to the same loss however memory forced it to be split. SAPO (arXiv 2509.08721
 completions weigh by their tokens, and long ones push the node's own aside. Separate divisors keep
 the two parts' weights at 1 : λ.
 
+Departures from SAPO, beside those of the objectives (`objectives/`) and of peers' part
+(`foreign.py`):
+
+1. `train.engine_max_weight` = C > 0. A generation engine that is another program than the trainer
+   (vLLM) samples from a slightly different distribution μ, and with overlap from an older policy.
+   Each own token's term is multiplied by min(π_old / μ, C), truncated importance sampling (IMPALA,
+   arXiv 1802.01561; for this mismatch: Yao et al., "Your efficient RL framework secretly brings
+   you off-policy RL training", 2025). Not where the objective reads μ itself (`dppo_tv`, `topr`,
+   `decoupled`), where tokens carry no μ, nor where transformers sampled: the two differ by rounding
+   only, and None, the default, is off there (`assembly.py`).
+
 Two optional penalties are added: the KL divergence to a reference, token by token under the same
 divisors, and EPO's entropy terms on own tokens (`entropy.py`).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -88,6 +100,9 @@ def step_loss(
     """
     objective = OBJECTIVES[settings.objective]
     terms = objective.terms(tokens, settings)
+    if settings.engine_max_weight and not objective.reads_sampler:
+        weights = engine_weights(tokens, settings.engine_max_weight)
+        terms = Terms(terms.losses * weights, terms.clipped)
     if foreign is not None:
         peers = foreign_terms(tokens, foreign)
         terms = Terms(
@@ -113,6 +128,12 @@ def step_loss(
     else:
         loss = losses.sum() / (own + external)
     return LossTerms(loss, terms.clipped.sum(), kl)
+
+
+def engine_weights(tokens: Tokens, limit: float) -> Tensor:
+    """min(π_old / μ, `limit`) of each own token (N,), without gradient; 1 for peers' tokens."""
+    log_weights = (tokens.old_logps - tokens.sampler_logps).clamp(max=math.log(limit))
+    return log_weights.exp().detach().masked_fill(tokens.external, 1.0)
 
 
 def _weight(settings: TrainSettings, foreign: HybridSettings | None) -> tuple[float, bool]:

@@ -27,10 +27,12 @@ class PassSums:
     kl_external_samples: float
     weights: float  # Σ and Σ of squares over those samples: our probability over the sampler's
     weight_squares: float
+    gap_own: float  # over the tokens of `kl_own`: Σ |log μ − log π|
+    kl_own_k3: float
 
 
 def measure_batch(batch: MicroBatch, terms: LossTerms, statistics: TokenStatistics) -> Tensor:
-    """One micro-batch's summands of `PassSums` after its first field, (11,) float32."""
+    """One micro-batch's summands of `PassSums` after its first field, (13,) float32."""
     external = batch.external[batch.token_rows]
     entropies = statistics.entropies
     summands = (
@@ -50,8 +52,8 @@ def add_up(batches: Sequence[Tensor]) -> PassSums:
 
 
 def _divergences(batch: MicroBatch, logps: Tensor) -> tuple[Tensor, ...]:
-    """Sum and count of `StepReport.kl_own` (tokens) and of `kl_external` (completions), and the
-    sums of the latter's weights and of their squares."""
+    """Sum and count of `StepReport.kl_own` (tokens) and of `kl_external` (completions), the
+    sums of the latter's weights and of their squares, and the sums of the former's other two."""
     own = ~batch.external[batch.token_rows] & ~batch.sampler_logps.isnan()  # (N,)
     token_gaps = (batch.sampler_logps - logps)[own]
     ones = torch.ones_like(logps)
@@ -67,4 +69,6 @@ def _divergences(batch: MicroBatch, logps: Tensor) -> tuple[Tensor, ...]:
         external.sum(),
         weights.sum(),
         weights.square().sum(),
+        token_gaps.abs().sum(),
+        ((-token_gaps).exp() + token_gaps - 1).sum(),
     )

@@ -3,10 +3,14 @@
 A model is data here, never code: weights only as safetensors, no code of its own. Whatever is
 wrong with the user's choice is one `ConfigError` that says what to do instead.
 
-Not done here: sampling, adapters, quantisation.
+With `model.lora_rank` the policy gets adapters (`lora.py`) when it is loaded; they are merged when
+it is saved.
+
+Not done here: sampling, quantisation.
 """
 
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -28,6 +32,7 @@ from transformers.utils import logging as transformers_logging
 from swarmnode.config import ModelSettings
 from swarmnode.errors import ConfigError, SwarmNodeError
 from swarmnode.train import hub
+from swarmnode.train.lora import add_adapters, has_adapters, merged_state
 
 DEMO = "demo"
 # What a rollout carries at most (protocol.limits.MAX_LABEL_BYTES); longer labels are cut.
@@ -88,6 +93,8 @@ def load(settings: ModelSettings) -> Policy:
     _check_weights(settings.name, loading, model, tokenizer)
     eos_ids = _eos_ids(settings.name, model, tokenizer)
     pad_id = tokenizer.pad_token_id
+    if settings.lora_rank:
+        add_adapters(model, settings.lora_rank, settings.lora_alpha)
     return Policy(
         model=model.to(device).eval(),
         tokenizer=tokenizer,
@@ -100,14 +107,21 @@ def load(settings: ModelSettings) -> Policy:
 
 
 def save(policy: Policy, folder: Path) -> None:
-    """Exports model and tokenizer as a folder that `load` and transformers read.
+    """Exports model and tokenizer as a folder that `load` and transformers read; adapters are
+    merged into the weights.
 
-    Raises `SwarmNodeError`. Not atomic: a run is resumed from its checkpoints, not from here.
+    It replaces `folder`, which a crash leaves whole or absent. Raises `SwarmNodeError`.
     """
+    unfinished = folder.with_name(f".{folder.name}.saving")
     try:
-        policy.model.save_pretrained(folder)
-        policy.tokenizer.save_pretrained(folder)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        merged = merged_state(policy.model) if has_adapters(policy.model) else None
+        policy.model.save_pretrained(unfinished, state_dict=merged)
+        policy.tokenizer.save_pretrained(unfinished)
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
     except (OSError, SafetensorError) as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
         raise SwarmNodeError(
             f"cannot export the model to {folder}: {_first_line(error)}"
         ) from error

@@ -65,6 +65,10 @@ class StepReport:
     # Effective sample size of peers' completions divided by their number, (Σw)² / (n Σw²), with w
     # our probability over the sampler's per token (geometric mean): 1, all alike as likely here.
     effective_ratio: float | None = None
+    # Over the tokens of `kl_own`: the mean of the differences' size, and the k3 estimate of the
+    # same divergence, mean of r − 1 − log r with r = policy's probability / sampler's, never < 0.
+    gap_own: float | None = None
+    kl_own_k3: float | None = None
     # What the own and the peers' part of the step do for this node; where it was asked for.
     alignment: Alignment | None = None
 
@@ -198,7 +202,9 @@ class Trainer:
         while True:
             try:
                 return self._accumulate(samples, anchors, size, parts, first=first)
-            except torch.OutOfMemoryError as error:
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 self._optimizer.clear_gradients()
                 if self._micro_batch_tokens <= longest:
                     raise SwarmNodeError(
@@ -302,6 +308,13 @@ class _Pass:
     grad_norm: float | None  # None: the optimiser step was refused
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether torch could not allocate: on a CPU it says so in a plain `RuntimeError`."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
 def _parts_of(samples: Sequence[Sample]) -> list[tuple[bool, Sequence[int]]]:
     """(whether own, indices of the samples): each own group, then all of peers'."""
     own: dict[tuple[int, ...], list[int]] = {}
@@ -345,6 +358,8 @@ def _report(
         kl_reference=_mean(first.reference_kl, tokens) if first and has_reference else None,
         outliers=outliers,
         effective_ratio=_effective_ratio(first) if first else None,
+        gap_own=_mean(first.gap_own, first.kl_own_tokens) if first else None,
+        kl_own_k3=_mean(first.kl_own_k3, first.kl_own_tokens) if first else None,
     )
 
 

@@ -3,7 +3,9 @@
     python tests/bench/network_scale.py --nodes 8 16 32 --out examples/results/network.json
 
 N nodes of this program, each with its own network process and exchange, publish and fetch made-up
-groups at equal settings; nothing is trained. They run in a network namespace of their own (root),
+groups at equal settings; nothing is trained. --audience is the manifest's: about how many authors a
+node hears once there are many. An announcement is to reach every node that listens to its shard
+when it is published. The nodes run in a network namespace of their own (root),
 so that the kernel's count of its loopback is every byte that they send: payload, gossip's
 duplicates, DHT, identify, acknowledgements and headers. Three phases tell where the bytes go: at
 rest, announcing only, announcing and fetching.
@@ -13,6 +15,7 @@ under its name, and then reads everyone's.
 """
 
 import argparse
+import dataclasses
 import gc
 import heapq
 import itertools
@@ -25,7 +28,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -36,18 +39,23 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)]
 
 from protocol.messages import Hello  # noqa: E402
+from protocol.names import WHOLE, Shard  # noqa: E402
 from swarmnode import identity  # noqa: E402
 from swarmnode.config import NetworkSettings, SharingSettings  # noqa: E402
 from swarmnode.errors import SwarmNodeError  # noqa: E402
 from swarmnode.rollout import Completion, Group, Question  # noqa: E402
 from swarmnode.swarm.exchange import Exchange, Published  # noqa: E402
 from swarmnode.swarm.network_transport import NetworkTransport  # noqa: E402
+from swarmnode.swarm.sharding import SCALES  # noqa: E402
 from swarmnode.swarm.transport import Announced, AnyEvent  # noqa: E402
 
 SWARM = bytes([3] * 32)
 DIGEST = b"add1"
 _STARTS = 5
 LATE_S = 30.0  # for what is still on its way when a phase ends
+_QUIET_S = 60.0  # after the warm-up, in which nodes find neighbours for their shards
+_SETTLE_S = 20.0  # in which the DHT's first looks and gossip's first heartbeats are over
+_JOINING_S = 5.0  # after which who listens to one more shard is a part of its mesh
 _INSIDE = "SWARMNODE_BENCH_NAMESPACE"
 
 
@@ -57,6 +65,8 @@ class Load:
 
     round_s: float
     rounds: int
+    warm_up: int  # announcing rounds before the first phase, in which shards are found
+    audience: int
     groups: int
     text_bytes: int  # of one group, all its completions
     fetched: int
@@ -75,12 +85,15 @@ class Result:
     bytes_per_node_round: float
     cpu_s_per_node_round: float
     useful_bytes_per_node_round: float  # text taken
+    authors_heard: float = 0.0  # by a node, in this phase
 
 
 class Node:
     """One node; `pump` notes when its events came, its exchange takes them at the next round."""
 
-    def __init__(self, folder: Path, peers: Sequence[str], seed: int, backend: str) -> None:
+    def __init__(
+        self, folder: Path, peers: Sequence[str], seed: int, backend: str, audience: int
+    ) -> None:
         me = identity.load_or_create(folder / "identity.key")
         hello = Hello.build(
             swarm_id=SWARM, swarm_name="bench", software="bench", model_label="none"
@@ -95,7 +108,8 @@ class Node:
         self._round = 0
         self._number = 0
         self.heard: dict[bytes, float] = {}  # frame → when
-        self.sent: dict[bytes, float] = {}
+        self.sent: dict[bytes, tuple[float, list[Node]]] = {}  # frame → when, who is to hear it
+        self.swarm: Sequence[Node] = ()
         self.taken_bytes = 0
         self.exchange = Exchange(
             self._tap,
@@ -105,6 +119,7 @@ class Node:
             public_key=me.public_key,
             model_label="none",
             tasks=[DIGEST],
+            audience=audience,
             rebuild=lambda digest, seed: Question("add", digest, seed, "?", "!", held_out=False),
         )
 
@@ -127,6 +142,9 @@ class Node:
                 self.heard.setdefault(event.frame, time.monotonic())
             self._events.append(event)
 
+    def hears(self, shard: Shard, now: float) -> bool:
+        return shard == WHOLE or self._tap.listening.get(shard, now) < now - _JOINING_S
+
     def take(self) -> list[AnyEvent]:
         events, self._events = self._events, []
         return events
@@ -134,6 +152,7 @@ class Node:
     def round(self, load: Load, *, announces: bool, fetches: bool) -> None:
         now = time.time()
         self._round += 1
+        self.exchange.listen(self._rng, now)
         if announces:
             groups = [self._group(load.text_bytes) for _ in range(load.groups)]
             self.exchange.publish(groups, round=self._round, now=now)
@@ -160,13 +179,21 @@ class _Tapped:
     def __init__(self, inner: NetworkTransport, node: Node) -> None:
         self.inner = inner
         self._node = node
+        self.listening: dict[Shard, float] = {}  # since when
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.inner, name)
 
-    def publish(self, frame: bytes, *shard: object) -> None:
-        self._node.sent[frame] = time.monotonic()
-        self.inner.publish(frame, *shard)
+    def listen(self, shards: Sequence[Shard]) -> None:
+        now = time.monotonic()
+        self.listening = {shard: self.listening.get(shard, now) for shard in shards}
+        self.inner.listen(shards)
+
+    def publish(self, frame: bytes, shard: Shard = WHOLE) -> None:
+        now = time.monotonic()
+        others = [n for n in self._node.swarm if n is not self._node and n.hears(shard, now)]
+        self._node.sent[frame] = now, others
+        self.inner.publish(frame, shard)
 
     def poll(self) -> list[AnyEvent]:
         return self._node.take()
@@ -179,9 +206,16 @@ def swarmnode_phases(count: int, load: Load, backend: str, seed: int) -> list[Re
         try:
             for number in range(count):
                 peers = [_address(nodes[0])] if nodes else []
-                nodes.append(Node(Path(folder) / str(number), peers, seed + number, backend))
+                nodes.append(
+                    Node(Path(folder) / str(number), peers, seed + number, backend, load.audience)
+                )
                 nodes[-1].open()
             _meet(nodes)
+            for node in nodes:
+                node.swarm = nodes
+            warm_up = dataclasses.replace(load, rounds=load.warm_up)
+            _phase("warm-up", nodes, warm_up, announces=True, fetches=True)
+            time.sleep(_QUIET_S)
             return [
                 _phase(name, nodes, load, announces=announces, fetches=fetches)
                 for name, announces, fetches in (
@@ -209,7 +243,7 @@ def _meet(nodes: Sequence[Node]) -> None:
             print(f"a node has {few} neighbours after 5 min, wanted {enough}", file=sys.stderr)
             break
         time.sleep(0.2)
-    time.sleep(20)  # the DHT's first looks and gossip's first heartbeats are over
+    time.sleep(_SETTLE_S)
 
 
 def _phase(
@@ -238,36 +272,37 @@ def _phase(
             node.pump()
         time.sleep(0.005)
     cpu, sent_bytes = _cpu_s() - cpu, _loopback_bytes() - sent_bytes
-    _drain(nodes)
+    expected = {frame: sent for node in nodes for frame, sent in node.sent.items()}
+    _drain(expected)
     delays = [
         node.heard[frame] - when
-        for speaker in nodes
-        for frame, when in speaker.sent.items()
-        for node in nodes
-        if node is not speaker and frame in node.heard
+        for frame, (when, listeners) in expected.items()
+        for node in listeners
+        if frame in node.heard
     ]
-    expected = sum(len(node.sent) for node in nodes) * (len(nodes) - 1)
+    due_to_all = sum(len(listeners) for _, listeners in expected.values())
     node_rounds = len(nodes) * load.rounds
     return Result(
         "swarmnode",
         len(nodes),
         name,
-        len(delays) / expected if expected else 1.0,
+        len(delays) / due_to_all if due_to_all else 1.0,
         *_percentiles_ms(delays),
         sent_bytes / node_rounds,
         cpu / node_rounds,
         sum(node.taken_bytes for node in nodes) / node_rounds,
+        due_to_all / node_rounds,
     )
 
 
-def _drain(nodes: Sequence[Node]) -> None:
-    """Waits for announcements that are still on their way, each node's of everyone else's."""
+def _drain(expected: Mapping[bytes, tuple[float, Sequence[Node]]]) -> None:
+    """Waits for announcements that are still on their way to who listens to them."""
     deadline = time.monotonic() + LATE_S
-    frames = {frame: node for node in nodes for frame in node.sent}
+    listeners = {id(node): node for _, nodes in expected.values() for node in nodes}
     while time.monotonic() < deadline:
-        for node in nodes:
+        for node in listeners.values():
             node.pump()
-        if all(frame in n.heard for frame, s in frames.items() for n in nodes if n is not s):
+        if all(frame in n.heard for frame, (_, nodes) in expected.items() for n in nodes):
             return
         time.sleep(0.02)
 
@@ -367,14 +402,15 @@ def _enter_namespace() -> None:
 def _table(results: Sequence[Result]) -> str:
     rows = [
         "| pattern | nodes | phase | delivered | p50 / p99 ms | bytes a node-round "
-        "| of it text | CPU-s a node-round |",
-        "|---|---|---|---|---|---|---|---|",
+        "| of it text | authors heard | CPU-s a node-round |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for one in results:
         rows.append(
             f"| {one.pattern} | {one.nodes} | {one.phase} | {one.delivered_ratio:.2%} "
             f"| {one.p50_ms:.0f} / {one.p99_ms:.0f} | {one.bytes_per_node_round:,.0f} "
-            f"| {one.useful_bytes_per_node_round:,.0f} | {one.cpu_s_per_node_round:.3f} |"
+            f"| {one.useful_bytes_per_node_round:,.0f} | {one.authors_heard:.1f} "
+            f"| {one.cpu_s_per_node_round:.3f} |"
         )
     return "\n".join(rows)
 
@@ -384,6 +420,8 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, nargs="*", default=[8, 16, 32])
     parser.add_argument("--rounds", type=int, default=5, help="of each phase")
     parser.add_argument("--round-s", type=float, default=10.0)
+    parser.add_argument("--warm-up", type=int, default=8, help="rounds before the first phase")
+    parser.add_argument("--audience", type=int, choices=sorted(SCALES), default=100)
     parser.add_argument("--groups", type=int, default=4, help="published by a node in a round")
     parser.add_argument("--text-bytes", type=int, default=5000, help="of a group")
     parser.add_argument("--fetched", type=int, default=4, help="asked for by a node in a round")
@@ -393,7 +431,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON with all figures")
     asked = parser.parse_args()
     _enter_namespace()
-    load = Load(asked.round_s, asked.rounds, asked.groups, asked.text_bytes, asked.fetched)
+    load = Load(
+        asked.round_s, asked.rounds, asked.warm_up, asked.audience, asked.groups, asked.text_bytes,
+        asked.fetched,
+    )  # fmt: skip
     results: list[Result] = []
     loads = [os.getloadavg()]
     todo = itertools.chain(

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -96,7 +97,7 @@ class Swarm:
         self.nodes: list[Member] = []
         self._folder = folder
         self._proxies = proxies
-        self._closing = closing
+        closing.callback(self.close)
         self._seed = seed
         self._made = 0
 
@@ -139,9 +140,8 @@ class Swarm:
             made = NetworkTransport(
                 backend, folder / "identity.key", me.peer_id, greeting(), settings
             )
-            self._closing.callback(made.close)
             try:
-                made.open()
+                made.open()  # closes itself where it fails
             except SwarmNodeError:
                 if attempt == _STARTS - 1:
                     raise
@@ -149,10 +149,15 @@ class Swarm:
                 return made
         raise AssertionError
 
+    def close(self) -> None:
+        """Ends all nodes."""
+        for node in self.nodes:
+            node.transport.close()
+
     def leave(self, node: Member) -> None:
         """Ends a node without a word to the others."""
         node.transport.close()
-        node.link.cut()
+        self._proxies.end(node.link)
         self.nodes.remove(node)
 
     def step(self, groups: int = 1, text_bytes: int = 1000, wanted: int = 16) -> None:
@@ -222,26 +227,39 @@ class _Owners:
 
     def __call__(self, port: int) -> bool:
         if port not in self._known:
-            self._known[port] = any(
-                connection.laddr and connection.laddr.port == port
-                for program in self._programs
-                for connection in program.net_connections("tcp")
-            )
+            self._known[port] = any(map(partial(_has, port=port), self._programs))
         return self._known[port]
 
 
+def _has(program: psutil.Process, port: int) -> bool:
+    try:
+        found = program.net_connections("tcp")
+    except psutil.NoSuchProcess:
+        return False
+    return any(connection.laddr and connection.laddr.port == port for connection in found)
+
+
 def programs_of(node: Member) -> list[psutil.Process]:
-    """The network process of a node and its daemon: those that listen on its port, and parents."""
+    """The network process of a node and its daemon: those that listen on its port, and parents.
+
+    Waited for: it may just be replaced."""
     port = node.transport._settings.port
-    for child in psutil.Process().children():
-        family = [child, *child.children()]
-        if any(
-            c.status == psutil.CONN_LISTEN and c.laddr.port == port
-            for program in family
-            for c in program.net_connections("tcp")
-        ):
-            return family
-    raise AssertionError(f"nothing listens on {port}")
+
+    def found() -> list[psutil.Process]:
+        for child in psutil.Process().children():
+            try:
+                family = [child, *child.children()]
+                if any(
+                    c.status == psutil.CONN_LISTEN and c.laddr.port == port
+                    for program in family
+                    for c in program.net_connections("tcp")
+                ):
+                    return family
+            except psutil.NoSuchProcess:
+                continue
+        return []
+
+    return until(found, f"who listens on {port}")
 
 
 @contextmanager

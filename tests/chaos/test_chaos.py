@@ -1,7 +1,4 @@
-"""Each fault once, on swarms of both libraries, and what must hold after it: `make chaos`.
-
-Cuts, partitions and a wrong clock are tried on hivemind's nodes only: py-libp2p finds a connection
-dead by pings alone, minutes after it died, and swarms with it were not whole again in time.
+"""Each fault once, on a swarm of both libraries, and what must hold after it: `make chaos`.
 
 What was announced and is still held reaches everyone, nothing is taken twice, a node's own calls
 return at once, and every swarm is whole again within the time it is given.
@@ -28,14 +25,6 @@ FAULTS = {
 
 
 @pytest.fixture(scope="module")
-def hivemind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]:
-    """Four nodes of hivemind behind proxies, whole."""
-    with swarm_of(tmp_path_factory.mktemp("hivemind"), ["hivemind"] * 4) as made:
-        made.meet()
-        yield made
-
-
-@pytest.fixture(scope="module")
 def swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]:
     """Two nodes of each library behind proxies, whole."""
     backends = ["hivemind", "libp2p", "libp2p", "hivemind"]
@@ -48,8 +37,8 @@ def swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]:
 def _healed(request: pytest.FixtureRequest) -> Iterator[None]:
     """After each test on the shared swarm it is whole, and nothing was taken twice."""
     yield
-    for name in {"swarm", "hivemind"} & set(request.fixturenames):
-        shared: Swarm = request.getfixturevalue(name)
+    if "swarm" in request.fixturenames:
+        shared: Swarm = request.getfixturevalue("swarm")
         for node in shared.nodes:
             node.link.fault = Fault()
         shared.merge()
@@ -68,31 +57,31 @@ def test_slow_and_lossy_links_deliver_everything(swarm, fault):
     swarm.settle(since)
 
 
-def test_connections_cut_again_and_again_lose_nothing_that_was_heard(hivemind):
-    since = hivemind.numbers()
-    for node in hivemind.nodes:
+def test_connections_cut_again_and_again_lose_nothing_that_was_heard(swarm):
+    since = swarm.numbers()
+    for node in swarm.nodes:
         node.link.fault = Fault(bytes_per_s=125_000)
-    before = [node.exchange.announced for node in hivemind.nodes]
-    hivemind.step(groups=4, text_bytes=20_000)
-    expected = 4 * (len(hivemind.nodes) - 1)
+    before = [node.exchange.announced for node in swarm.nodes]
+    swarm.step(groups=4, text_bytes=20_000)
+    expected = 4 * (len(swarm.nodes) - 1)
     until(
         lambda: (
-            hivemind.step(groups=0, wanted=0)
+            swarm.step(groups=0, wanted=0)
             or all(
                 node.exchange.announced == count + expected
-                for node, count in zip(hivemind.nodes, before, strict=True)
+                for node, count in zip(swarm.nodes, before, strict=True)
             )
         ),
         "every announcement",
         pause_s=0.1,
     )
     for _ in range(2):  # below the number of times that one rollout is asked for
-        hivemind.step(groups=0)
+        swarm.step(groups=0)
         time.sleep(1.0)  # some frames came, others are on their way
-        for node in hivemind.nodes:
+        for node in swarm.nodes:
             node.link.cut()
     # Rounds of a length that occurs: one rollout is asked for a few times only, round by round.
-    hivemind.settle(since, round_s=5.0)
+    swarm.settle(since, round_s=5.0)
 
 
 def test_half_open_links_hold_nobody_up_and_are_healed(swarm):
@@ -120,14 +109,14 @@ def test_half_open_links_hold_nobody_up_and_are_healed(swarm):
     swarm.settle(since)
 
 
-def test_partitioned_swarm_goes_on_in_both_halves_and_merges(hivemind):
-    left, right = hivemind.nodes[:2], hivemind.nodes[2:]
-    hivemind.partition(left, right)
-    before = hivemind.numbers()
-    hivemind.step()
+def test_partitioned_swarm_goes_on_in_both_halves_and_merges(swarm):
+    left, right = swarm.nodes[:2], swarm.nodes[2:]
+    swarm.partition(left, right)
+    before = swarm.numbers()
+    swarm.step()
     until(
         lambda: (
-            hivemind.step(groups=0)
+            swarm.step(groups=0)
             or all(
                 a.taken[b.me.public_key, before[b.me.public_key]]
                 for a, b in (left, left[::-1], right, right[::-1])
@@ -142,26 +131,27 @@ def test_partitioned_swarm_goes_on_in_both_halves_and_merges(hivemind):
         "the end of what connected the halves",
         pause_s=0.5,
     )
-    hivemind.merge()
+    swarm.merge()
     merged = time.monotonic()
-    hivemind.meet()
+    swarm.meet()
     took_s = time.monotonic() - merged
     print(f"views merged after {took_s:.0f} s")  # noqa: T201
-    since = hivemind.numbers()
-    hivemind.step()
-    hivemind.settle(since)
+    assert took_s < MERGE_S
+    since = swarm.numbers()
+    swarm.step()
+    swarm.settle(since)
 
 
-def test_clock_an_hour_ahead_is_refused_with_its_reason_and_said(hivemind, caplog):
-    odd, *others = hivemind.nodes
+def test_clock_an_hour_ahead_is_refused_with_its_reason_and_said(swarm, caplog):
+    odd, *others = swarm.nodes
     odd.clock_ahead_s = 3600.0
-    since = hivemind.numbers()
+    since = swarm.numbers()
     try:
         with caplog.at_level(logging.WARNING):
-            hivemind.step()
+            swarm.step()
             until(
                 lambda: (
-                    hivemind.step(groups=0)
+                    swarm.step(groups=0)
                     or all(n.exchange.refused[Reason.FROM_FUTURE] for n in others)
                 ),
                 "the refusal",
@@ -169,10 +159,10 @@ def test_clock_an_hour_ahead_is_refused_with_its_reason_and_said(hivemind, caplo
             )
             until(
                 lambda: (
-                    hivemind.step(groups=0)
+                    swarm.step(groups=0)
                     or not {
                         (who, author)
-                        for who, author, _ in hivemind.owed(since)
+                        for who, author, _ in swarm.owed(since)
                         if who != odd.me.peer_id and author != odd.me.public_key
                     }
                 ),
@@ -185,20 +175,20 @@ def test_clock_an_hour_ahead_is_refused_with_its_reason_and_said(hivemind, caplo
         assert not any(n.exchange.clocks.problem() for n in others)
     finally:
         odd.clock_ahead_s = 0.0
-        for node in hivemind.nodes:
+        for node in swarm.nodes:
             node.exchange.refused.clear()
             node.published = {k for k in node.published if k[1] < since[node.me.public_key]}
     assert sum(odd.taken.values()), "it goes on taking"
 
 
 def test_swarm_survives_its_bootstraps_and_half_its_nodes(tmp_path):
-    with swarm_of(tmp_path, ["hivemind"] * 4) as swarm:
+    with swarm_of(tmp_path, ["hivemind", "libp2p", "hivemind", "libp2p"]) as swarm:
         swarm.meet()
         for node in swarm.nodes[:2]:  # those that everyone was given
             swarm.leave(node)
         survivors = [node.address for node in swarm.nodes]
-        for _ in range(2):
-            swarm.join("hivemind", *survivors)
+        for backend in ("hivemind", "libp2p"):
+            swarm.join(backend, *survivors)
         swarm.meet()
         since = swarm.numbers()
         swarm.step()

@@ -22,7 +22,7 @@ from protocol.errors import Reason
 from protocol.messages import Announcement, Item, Rollout
 from protocol.names import question_seed
 from swarmnode import identity
-from swarmnode.config import SharingSettings
+from swarmnode.config import SharingSettings, TrustSettings
 from swarmnode.identity import Identity
 from swarmnode.rollout import Question
 from swarmnode.swarm.asking import MAX_ATTEMPTS, MAX_FETCH_S, REST_S
@@ -117,6 +117,7 @@ def member(hub: Hub, number: int, max_events: int = 4096, **changes: Any) -> Mem
         "model_label": "tiny",
         "tasks": [DIGEST],
         "rebuild": rebuild,
+        "trust": TrustSettings(),
     }
     settings = {name: changes.pop(name) for name in list(changes) if name not in options}
     exchange = Exchange(
@@ -542,8 +543,10 @@ def test_own_announcement_come_back_is_told_apart(author: Member, reader: Member
     assert author.exchange.refused == {Reason.OWN: 1}
 
 
-def test_the_caller_counts_what_its_scorer_died_on(reader: Member) -> None:
-    reader.exchange.refuse(Reason.UNSCORABLE)
+def test_the_caller_counts_what_its_scorer_died_on(author: Member, reader: Member) -> None:
+    author.offer(rollout(number_of(author, held_out=False)))
+    (arrival,) = reader.take()
+    reader.exchange.refuse_unscorable(arrival, NOW)
     assert reader.exchange.refused == {Reason.UNSCORABLE: 1}
 
 
@@ -616,7 +619,8 @@ def test_what_a_stranger_repeats_is_signed_and_only_its_publisher_is_wrong(
 # --- bounds ---
 
 
-def test_a_flood_of_announcements_leaves_only_the_newest(author: Member, reader: Member) -> None:
+def test_a_flood_of_announcements_leaves_only_the_newest(hub: Hub, author: Member) -> None:
+    reader = member(hub, 2, trust=TrustSettings(quotas=False))
     for round in range(20):
         items = [
             Item(bytes([round, n]) + bytes(30), DIGEST, n, 300) for n in range(limits.MAX_ITEMS)

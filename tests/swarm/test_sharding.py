@@ -17,6 +17,7 @@ from swarmnode.swarm.sharding import (
     MAX_SHARD,
     SAMPLE,
     SETTLE_S,
+    SMALL,
     SPLIT_ABOVE,
     WINDOW_S,
     Sharding,
@@ -232,3 +233,76 @@ def test_a_flood_of_keys_stays_within_bounds() -> None:
     one.update(1.0, Random(1))
     assert len(one.listening) <= 24
     assert all(isinstance(shard, Shard) for shard in one.listening)
+
+
+# --- the small audience ---
+
+
+def small_view(me: bytes, others: Iterable[bytes]) -> Sharding:
+    """With the small audience, of a node that heard these in the lobby."""
+    one = Sharding(me, SMALL)
+    heard = list(others)
+    for now in (0.0, SMALL.split_after_s):
+        for author in heard:
+            one.heard(author, WHOLE, now)
+        one.update(now, Random(me))
+    return one
+
+
+def small_views(nodes: int, start: int) -> list[Sharding]:
+    """Those of all nodes of a swarm in which every one has heard every other once."""
+    everyone = keys(nodes, start)
+    return [small_view(me, (key for key in everyone if key != me)) for me in everyone]
+
+
+@pytest.mark.parametrize("nodes", [16, 32, 64, 200])
+def test_a_small_audience_is_the_same_from_8_nodes_on(nodes: int) -> None:
+    """8 nodes hear 7 each, as all hear all."""
+    means = []
+    for start in range(0, 4000, 400):
+        views = small_views(nodes, start)
+        authors = list(zip(keys(nodes, start), views, strict=True))
+        heard = [
+            sum(author.own in one.listening for key, author in authors if key != me)
+            for me, one in authors
+        ]
+        means.append(sum(heard) / nodes)
+    assert 5 <= sum(means) / len(means) <= 8, means
+
+
+@pytest.mark.parametrize("nodes", range(1, 13))
+def test_a_dozen_nodes_have_one_topic_whatever_their_ranks(nodes: int) -> None:
+    for start in range(0, 2000, 100):
+        for one in small_views(nodes, start):
+            assert (one.own, one.owes_beacon(99.0)) == (WHOLE, False)
+
+
+def test_with_a_small_audience_16_nodes_say_that_they_are_there() -> None:
+    everyone = keys(100)
+    heard = heapq.nsmallest(SMALL.sample, everyone, key=rank_of)
+    beacons = [
+        me for me in everyone if small_view(me, (k for k in heard if k != me)).owes_beacon(1)
+    ]
+    assert 14 <= len(beacons) <= 18
+
+
+def test_alone_in_its_small_shard_a_node_announces_to_all_again() -> None:
+    one = small_view(key(0), keys(40, start=1))
+    assert one.own.of > 1
+    for author in keys(40, start=1):
+        one.heard(author, WHOLE, SETTLE_S)
+    one._mates.clear()
+    later = SMALL.split_after_s + SETTLE_S
+    one.update(later, Random(1))
+    assert one.own == WHOLE
+
+
+def test_a_swarm_that_gathers_waits_until_all_had_their_turn() -> None:
+    everyone, me = keys(40, start=1), key(0)
+    one = Sharding(me, SMALL)
+    for number, author in enumerate(everyone):
+        one.heard(author, WHOLE, float(number))
+        one.update(float(number), Random(1))
+    assert one.own == WHOLE
+    one.update(13 + SMALL.split_after_s, Random(1))
+    assert one.own.of == small_view(me, everyone).own.of > 4

@@ -13,6 +13,7 @@ from swarmnode.train.batch import Sample, pack
 from swarmnode.train.loss import (
     LossTerms,
     StepSize,
+    engine_weights,
     reference_kl,
     step_loss,
     step_size,
@@ -75,6 +76,59 @@ def test_a_step_of_one_part_only_has_no_other(objective: str, external: bool) ->
     joint = step_loss(tokens, StepSize(*counts), TrainSettings(objective=objective))
     settings = TrainSettings(objective=objective, external_weight=1.0)
     assert step_loss(tokens, StepSize(*counts), settings).loss.item() == joint.loss.item()
+
+
+@pytest.mark.parametrize(
+    ("limit", "loss"),
+    [
+        # −(0.5 + 2 + 1 − 2)/4: the second own token's ratio of 3 is cut, the peer's counts as 1
+        (2.0, -0.375),
+        (4.0, -0.625),  # −(0.5 + 3 + 1 − 2)/4
+        (0.0, -0.25),  # switched off: the mismatch goes into the gradient as it is
+        (None, -0.25),
+    ],
+)
+def test_own_tokens_are_weighted_by_what_their_engine_departs(
+    limit: float | None, loss: float
+) -> None:
+    # π_old = 0.3 everywhere
+    tokens = made_tokens(**two_completions(), sampler=[0.6, 0.1, 0.3, 0.05])
+    settings = TrainSettings(engine_max_weight=limit)
+    assert step_loss(tokens, SIZE, settings).loss.item() == pytest.approx(loss)
+
+
+def test_the_engines_weight_brings_back_the_policys_own_gradient() -> None:
+    # A vocabulary of two, π = (0.3, 0.7), rewards 1 and 0. The engine draws with μ = (0.6, 0.4).
+    # Exact gradient of the expected reward to log π of the first token: 0.3 · 1.
+    def gradient(limit: float | None) -> float:
+        tokens = made_tokens([0.3, 0.7], [1.0, 0.0], old=[0.3, 0.7], sampler=[0.6, 0.4])
+        settings = TrainSettings(engine_max_weight=limit)
+        # 6 of 10 draws are the first token.
+        drawn = [0.6, 0.4]
+        terms = OBJECTIVES["dapo"].terms(tokens, settings).losses
+        if limit is not None:
+            terms = terms * engine_weights(tokens, limit)
+        (terms * torch.tensor(drawn, dtype=torch.float64)).sum().backward()
+        assert tokens.logps.grad is not None
+        return -float(tokens.logps.grad[0])
+
+    assert gradient(2.0) == pytest.approx(0.3)
+    assert gradient(None) == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
+def test_an_objective_that_corrects_for_the_sampler_itself_is_not_weighted_twice(
+    objective: str,
+) -> None:
+    losses = [
+        step_loss(
+            made_tokens([0.3, 0.3], [1.0, -2.0], sampler=[0.5, 0.25]),
+            StepSize(2, 0, 2, 0),
+            TrainSettings(objective=objective, engine_max_weight=limit),
+        ).loss.item()
+        for limit in (0.0, 2.0)
+    ]
+    assert (losses[0] == losses[1]) == OBJECTIVES[objective].reads_sampler
 
 
 def former_loss(tokens: object, step_tokens: int) -> Tensor:

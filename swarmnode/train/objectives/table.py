@@ -23,10 +23,12 @@ class Objective:
 
     "tokens": the number of tokens. "completions": each completion's tokens first, then the number
     of completions. "length": the number of completions times `train.length_tokens`.
+    `reads_sampler`: the terms correct for the sampler's distribution themselves.
     """
 
     terms: Callable[[Tokens, TrainSettings], Terms]
     average: Literal["tokens", "completions", "length"]
+    reads_sampler: bool = False
 
 
 OBJECTIVES: Mapping[str, Objective] = MappingProxyType(
@@ -35,9 +37,9 @@ OBJECTIVES: Mapping[str, Objective] = MappingProxyType(
         "dr_grpo": Objective(dr_grpo, "length"),
         "gspo": Objective(gspo, "completions"),
         "cispo": Objective(cispo, "tokens"),
-        "dppo_tv": Objective(dppo_tv, "tokens"),
+        "dppo_tv": Objective(dppo_tv, "tokens", reads_sampler=True),
         "soft_gate": Objective(soft_gate, "completions"),
-        "topr": Objective(topr, "tokens"),
-        "decoupled": Objective(decoupled, "tokens"),
+        "topr": Objective(topr, "tokens", reads_sampler=True),
+        "decoupled": Objective(decoupled, "tokens", reads_sampler=True),
     }
 )
