@@ -43,9 +43,6 @@ from .world import World
 _LONGEST_EXTERNAL = 2
 _LABEL = "laboratory"
 
-# Without a defence, as in the published experiment.
-UNLIMITED = DefenceSettings(author_share=1.0, per_question=0)
-
 Row = dict[str, Any]
 
 
@@ -193,9 +190,7 @@ class SimulatedNode:
         self._sharing = sharing_settings(run)
         self._train = train_settings(run)
         self._hybrid = hybrid_settings(run) if run.arm.rule == "hybrid" else None
-        self._mixing = Mixing(
-            self._sharing, self._hybrid or HybridSettings(), defence=defence or UNLIMITED
-        )
+        self._mixing = Mixing(self._sharing, self._hybrid or HybridSettings(), defence=defence)
         small = number >= run.regime.nodes - run.regime.small
         assert not small or world.small is not None
         self.model = copy.deepcopy(world.small if small else world.model)

@@ -46,7 +46,7 @@ class Mixing:
         sharing: SharingSettings,
         hybrid: HybridSettings,
         trust: TrustSettings | None = None,
-        defence: DefenceSettings = DefenceSettings(),  # noqa: B008  frozen
+        defence: DefenceSettings | None = None,
     ) -> None:
         self._fair_to = trust.authors_per_network if trust and trust.fair_shares else 0
         self._rule = sharing.rule
@@ -148,9 +148,10 @@ class Mixing:
             shares = fair_weights(owners, self._fair_to)
             weights = [weight * share for weight, share in zip(weights, shares, strict=True)]
         drawn = sampling.choose_weighted(useful, weights, len(useful), rng)
-        trusted = self.blame.passed(drawn, rng)
-        author_share, per_question = self._defence.author_share, self._defence.per_question
-        return limited(trusted, author_share, per_question, self.external)[:count]
+        kept = self.blame.passed(drawn, rng)
+        if limits := self._defence:
+            kept = limited(kept, limits.author_share, limits.per_question, self.external)
+        return kept[:count]
 
     def _priority(self, group: Group) -> float:
         mean = group.mean_reward
