@@ -4,7 +4,9 @@ import random
 
 from fakes import FakeTasks, peer_group
 
+from swarmnode.config import DefenceSettings, HybridSettings, SharingSettings
 from swarmnode.rollout import Group
+from swarmnode.swarm.mixing import Mixing
 from swarmnode.swarm.shares import BLAMED, MOST_BLAMED, Blame, limited
 
 TASKS = FakeTasks()
@@ -67,3 +69,20 @@ def test_blame_is_bounded_and_survives_a_restart() -> None:
     again = Blame()
     again.load_state(state)
     assert again.share((0).to_bytes(32)) == BLAMED
+
+
+def test_the_mixing_keeps_to_the_limits_unless_it_has_none() -> None:
+    sharing = SharingSettings(rule="hybrid", external=8)
+    hybrid = HybridSettings(own_tasks_only=False, stretch=1.0)
+    offered = [*FLOOD, group(2, 11), group(3, 12), group(4, 13)]
+    chosen = {
+        name: authors(
+            Mixing(sharing, hybrid, defence=defence).choose(
+                offered, lambda group: 0, random.Random(0)
+            )
+        )
+        for name, defence in (("on", DefenceSettings(author_share=0.25)), ("off", None))
+    }
+    # a quarter of eight, and the three others
+    assert (chosen["on"].count(1), len(chosen["on"])) == (2, 5)
+    assert (chosen["off"].count(1) > 2, len(chosen["off"])) == (True, 8)
