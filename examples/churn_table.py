@@ -3,7 +3,7 @@
     python examples/churn_table.py --seeds 1 2 3 --rounds 40
 
 The nodes start from the shipped demo model and learn with the node's own modules (`laboratory/`).
-Exits with 1 where those who stay earn less than 95 % of what they earn in the calm run, or where all
+Exits with 1 where those who stay earn less than 95 % of what they earn in the calm run, or all
 nodes do at equal age (`laboratory/churn.py` says why these are compared).
 """
 

@@ -52,6 +52,7 @@ def main() -> None:
             text_bytes=given.text_bytes,
             max_age_s=given.max_age_s,
             warm_up=given.warm_up,
+            trust=given.trust,
         )
         swarm = Swarm(plan)
         measured = swarm.run(_tell)
@@ -83,8 +84,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--churn", type=float, default=0.005, help="replaced per node and round")
     parser.add_argument("--loss", type=float, default=0.01, help="of announcements and fetches")
     parser.add_argument("--liars", type=float, default=0.02, help="share of nodes that lie")
-    parser.add_argument("--text-bytes", type=int, default=700, help="of one completion")
+    parser.add_argument("--text-bytes", type=int, default=60, help="of one completion")
     parser.add_argument("--max-age-s", type=float, default=600.0, help="of a rollout")
+    parser.add_argument(
+        "--no-trust", dest="trust", action="store_false", help="strangers are not limited: quicker"
+    )
     parser.add_argument("--out", type=Path, help="JSON file")
     return parser.parse_args()
 

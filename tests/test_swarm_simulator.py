@@ -205,7 +205,7 @@ def checks_and_member(**sharing: Any) -> tuple[Checks, Member]:
     setting = Setting(SharingSettings(max_age_s=600.0), 4, "x" * 2000, 10)
     member = Member(b"key", air, StandIn(), setting)
     member.transport.open()
-    return Checks(SharingSettings(**{"max_age_s": 600.0, **sharing}), air), member
+    return Checks(SharingSettings(**{"max_age_s": 600.0, **sharing}), air, 4096), member
 
 
 def test_the_stand_in_for_signatures_sees_changed_bytes_and_real_ones() -> None:

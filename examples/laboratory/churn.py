@@ -1,8 +1,8 @@
 """What churn costs: half of the nodes are replaced every ten rounds, against the calm run.
 
-Who replaces a node begins at the start's weights. So the mean reward of all nodes must fall, if only
-because half of them are always beginners, and that says nothing of the swarm. Two comparisons are
-fair:
+Who replaces a node begins at the start's weights. So the mean reward of all nodes must fall, if
+only because half of them are always beginners, and that says nothing of the swarm. Two comparisons
+are fair:
 
 - **those who stay**: the nodes that are never replaced, against the same nodes (same starts, same
   streams of questions) in the calm run: what they lose by having beginners for peers

@@ -175,7 +175,9 @@ class SimulatedTransport:
         self._air.fetch(self, peer, ids)
 
     def avoid(self, peer: str, seconds: float) -> None:
-        """Costs the avoided nothing here: what it says is refused by the exchange."""
+        """Costs the avoided nothing here: what it says is refused by the exchange. What was asked
+        of it is not wanted any more."""
+        self.asked = {id: one for id, one in self.asked.items() if peer not in one.times}
 
     def poll(self) -> list[AnyEvent]:
         now = self._air.now

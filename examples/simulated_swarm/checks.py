@@ -9,7 +9,7 @@ from protocol.messages import Rollout
 from protocol.names import question_seed
 from simulated_swarm.air import Air, SimulatedTransport
 from simulated_swarm.member import SWARM, TASK, Member, Round, question
-from swarmnode.config import HybridSettings, SharingSettings, TrustSettings
+from swarmnode.config import HybridSettings, SharingSettings
 from swarmnode.swarm.asking import MAX_ATTEMPTS, MAX_PEERS, MAX_WANTED
 from swarmnode.swarm.copies import MAX_QUESTIONS, MAX_SKETCHES, MAX_TEXTS
 from swarmnode.swarm.exchange import MAX_REMEMBERED
@@ -26,16 +26,16 @@ class Violation(AssertionError):
 
 
 class Checks:
-    """Checks rounds, and counts what has no bound but tells something."""
+    """Checks rounds, and counts what has no bound but tells something. `known` authors are
+    remembered at most by the rules for strangers."""
 
-    def __init__(self, sharing: SharingSettings, air: Air) -> None:
+    def __init__(self, sharing: SharingSettings, air: Air, known: int) -> None:
         self.count: Counter[str] = Counter()
         self.largest: Counter[str] = Counter()  # sizes of structures
         self._sharing = sharing
         self._air = air
         self._trained: dict[bytes, dict[bytes, float]] = {}  # node → rollout → when trained on
         self._had: dict[bytes, dict[bytes, float]] = {}  # the same of what was taken
-        known = TrustSettings().max_authors
         offers = MAX_AUTHORS * sharing.keep_announcements * MAX_ITEMS
         self._most = {
             "authors": MAX_AUTHORS,

@@ -9,7 +9,7 @@ from protocol.messages import Announcement, Item, Rollout
 from protocol.names import peer_id, question_seed, shard_of
 from simulated_swarm.air import Air, SimulatedTransport
 from simulated_swarm.signing import StandIn, public_key
-from swarmnode.config import HybridSettings, SharingSettings
+from swarmnode.config import HybridSettings, SharingSettings, TrustSettings
 from swarmnode.report import Totals
 from swarmnode.rollout import Completion, Group, Question
 from swarmnode.swarm import sampling
@@ -23,7 +23,6 @@ SWARM = bytes(range(32))
 TASK = b"task"
 COMPLETIONS = 8
 _HELD_OUT_EVERY = 16  # of the questions
-_STEP = 64  # characters between the beginnings of answers: few thousand different ones
 
 
 def question(digest: bytes, seed: int) -> Question:
@@ -40,6 +39,7 @@ class Setting:
     book: str  # what answers are cut from
     text_bytes: int
     rebuild: Callable[[bytes, int], Question] = question
+    trust: TrustSettings = TrustSettings()  # noqa: RUF009  frozen
 
 
 @dataclass
@@ -74,6 +74,7 @@ class Member:
             model_label="simulated",
             tasks=[TASK],
             rebuild=setting.rebuild,
+            trust=setting.trust,
             seal=signing.seal,
             open_frame=signing.open_frame,
             read_offers=signing.read_offers,
@@ -95,6 +96,7 @@ class Member:
         arrived = self.exchange.collect(round=self.round, now=now)
         for arrival in arrived:
             group = arrival.scored([float(text[0] == "1") for text in arrival.rollout.texts])
+            self.exchange.note_scored(group, now)
             if self.mixing.is_useful(group):
                 self.pool.add(group)
         self.pool.expire(now, self.round)
@@ -128,9 +130,11 @@ class Member:
                 return self._number, asked
 
     def _text(self) -> str:
-        at = self.rng.randrange(0, len(self._setting.book) - self._setting.text_bytes, _STEP)
+        """An answer that nobody gave before: who copies is found out."""
+        at = self.rng.randrange(len(self._setting.book) - self._setting.text_bytes)
         right = "1" if self.rng.random() < self._skill else "0"
-        return right + self._setting.book[at : at + self._setting.text_bytes]
+        words = self._setting.book[at : at + self._setting.text_bytes]
+        return f"{right} {self.rng.getrandbits(40):x} {words}"
 
 
 class Liar(Member):

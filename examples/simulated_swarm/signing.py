@@ -8,8 +8,6 @@ sealed here is remembered as opened; one in `_READ_EVERY` is read back, and so i
 import hashlib
 from typing import Generic, TypeVar
 
-import msgspec
-
 from protocol import envelope
 from protocol.codec import encode, kind_of
 from protocol.compression import compress
@@ -48,8 +46,8 @@ def public_key(seed: bytes) -> bytes:
 
 
 class StandIn:
-    """`seal` and `open_frame` of `protocol.envelope`, with hashes for signatures. So many frames are
-    `remembered`, or up to twice as many; what is opened later is read anew."""
+    """`seal` and `open_frame` of `protocol.envelope`, with hashes for signatures. So many frames
+    are `remembered`, or up to twice as many; what is opened later is read anew."""
 
     def __init__(self, remembered: int = 1000) -> None:
         self.signed = 0
@@ -57,7 +55,6 @@ class StandIn:
         self._opened: Recent[bytes, Opened] = Recent(remembered)
         # By object, which the value keeps alive.
         self._offers: Recent[int, tuple[Opened, tuple[Offer, ...]]] = Recent(remembered // 2)
-        self._texts: dict[str, str] = {}  # few and long: each is kept once
 
     def seal(self, message: Announcement | Rollout, seed: bytes, swarm_id: bytes) -> Sealed:
         kind, body = kind_of(message), encode(message)
@@ -68,7 +65,7 @@ class StandIn:
         self.signed += 1
         header = bytes((PROTOCOL_VERSION, kind_byte)) + author + _signature(signed)
         sealed = Sealed(hashlib.sha256(signed).digest(), header + (compressed or body))
-        opened = Opened(sealed.id, author, self._shared(message))
+        opened = Opened(sealed.id, author, message)
         if self.signed % _READ_EVERY == 0 and self._open(sealed.frame, swarm_id) != opened:
             raise AssertionError("a frame does not read as it was sealed")
         self._opened.put(sealed.frame, opened)
@@ -95,14 +92,7 @@ class StandIn:
         signed = envelope.signed_bytes(kind_of(message), swarm_id, author, encode(message))
         if frame[HEADER_BYTES - 64 : HEADER_BYTES] != _signature(signed):
             raise ProtocolError(Reason.BAD_SIGNATURE, "not signed by its author for this swarm")
-        return Opened(hashlib.sha256(signed).digest(), author, self._shared(message))
-
-    def _shared(self, message: Announcement | Rollout) -> Announcement | Rollout:
-        """The same message; equal texts of all messages are one object."""
-        if type(message) is not Rollout:
-            return message
-        texts = tuple([self._texts.setdefault(text, text) for text in message.texts])
-        return msgspec.structs.replace(message, texts=texts)
+        return Opened(hashlib.sha256(signed).digest(), author, message)
 
 
 def _signature(signed: bytes) -> bytes:

@@ -15,14 +15,17 @@ from simulated_swarm.air import Air, Count
 from simulated_swarm.checks import Checks
 from simulated_swarm.member import SWARM, Liar, Member, Setting, question
 from simulated_swarm.signing import StandIn
-from swarmnode.config import SharingSettings
+from swarmnode.config import SharingSettings, TrustSettings
 from swarmnode.rollout import Question
 from swarmnode.swarm.sharding import SAMPLE, SPLIT_ABOVE
 from swarmnode.swarm.transport import Announced
 
 _START = 1_700_000_000.0
 _WORDS = 20_000
-_REMEMBERED = 25  # frames for each node: those of five to ten rounds
+_REMEMBERED = 10  # frames for each node: those of two to four rounds
+_TRUSTING = TrustSettings(
+    quotas=False, fair_shares=False, standing=False, numbers=False, copies=False, visible=False
+)
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,13 @@ class Plan:
     delay_s: float = 0.3
     liars: float = 0.02
     questions: int = 4  # of one node in a round, and groups of peers that it wants
-    text_bytes: int = 700
+    text_bytes: int = 60  # of one completion; longer ones are compared with all that were taken
     max_age_s: float = 600.0
     upload: float = float("inf")
     warm_up: int = 10  # rounds that are not measured
+    # The rules for strangers (`TrustSettings`), which take half of the time and of the memory.
+    trust: bool = True
+    max_authors: int = TrustSettings().max_authors  # that these rules remember
 
 
 class Swarm:
@@ -63,8 +69,9 @@ class Swarm:
         self._signing = StandIn(_REMEMBERED * plan.nodes)
         sharing = SharingSettings(max_age_s=plan.max_age_s, external=plan.questions)
         book = _book(self._rng)
-        self._setting = Setting(sharing, plan.questions, book, plan.text_bytes, rebuild)
-        self._checks = Checks(sharing, self._air)
+        trust = TrustSettings(max_authors=plan.max_authors) if plan.trust else _TRUSTING
+        self._setting = Setting(sharing, plan.questions, book, plan.text_bytes, rebuild, trust)
+        self._checks = Checks(sharing, self._air, trust.max_authors)
         self._due: list[tuple[float, int, Member]] = []
         self._numbers = itertools.count()
         self._node_rounds = 0
@@ -92,8 +99,8 @@ class Swarm:
         while self._due[0][0] < end:
             now, _, member = heapq.heappop(self._due)
             if now >= next_round:
+                on_round(self._result(next_round, time.process_time() - began))
                 next_round += self.plan.round_s
-                on_round(self._result(now, time.process_time() - began))
             if not is_measured and now >= measured_from:
                 is_measured = True
                 self._reset()

@@ -9,7 +9,7 @@ from test_exchange import DIGEST, NOW, Member, hub, member, number_of, published
 from protocol.errors import Reason
 from protocol.messages import Announcement, Item
 from swarmnode.swarm.admission import Offer
-from swarmnode.swarm.asking import MAX_ATTEMPTS, MAX_PEERS, REST_S, Asking
+from swarmnode.swarm.asking import MAX_ATTEMPTS, MAX_PEERS, MAX_WANTED, REST_S, Asking
 from swarmnode.swarm.memory import Hub, MemoryTransport
 from swarmnode.swarm.transport import FetchProblem
 
@@ -217,6 +217,39 @@ def test_what_holders_say_stays_within_bounds() -> None:
         one.note_held(key(7), rng.randbytes(64))
     assert one.remembered <= 1024
     assert max(map(len, one._held.values())) <= 192
+
+
+def test_what_was_asked_for_is_asked_for_whatever_its_author_announced_since(hub: Hub) -> None:
+    author, reader = member(hub, 1), member(hub, 2)
+    author.publish(published(author, ["first"]))
+    reader.collect()
+    hub.cut(author.me.peer_id)
+    reader.request()
+    assert reader.collect() == []
+    hub.join_again(author.me.peer_id)
+    for text in ("second", "third"):  # as many announcements as are kept
+        author.publish(published(author, [text]))
+    got = {arrival.rollout.texts for arrival in reader.take(NOW + REST_S)}
+    assert got == {("first",), ("second",), ("third",)}
+
+
+def test_offers_that_nobody_delivers_are_remembered_up_to_a_number() -> None:
+    one, _ = asking()
+    offers = [
+        Offer(bytes([1] * 32), Item(n.to_bytes(32, "big"), DIGEST, n, 9), NOW)
+        for n in range(MAX_WANTED + 10)
+    ]
+    one.ask(offers, NOW)
+    for offer in offers:
+        one.answered(offer.author, offer.item.rollout_id)
+        one.failed(offer, offer.author, FetchProblem.UNREACHABLE, NOW)
+    one.forget((), NOW)
+    assert one.wanted() == offers[10:]
+    one.forget([offers[-1].key], NOW)
+    assert one.wanted() == offers[10:-1]
+    one.forget((), NOW + 1)
+    assert one.wanted() == []
+    assert one.remembered == 0
 
 
 def test_an_author_that_is_avoided_is_not_asked_again() -> None:
