@@ -254,6 +254,19 @@ def test_budgets_of_a_second() -> None:
     assert [kept.allows_offers(one, 1024, NOW), kept.allows_offers(one, 1, NOW)] == [True, False]
 
 
+def test_a_network_whose_one_author_is_drawn_empty_still_has_the_others() -> None:
+    settings = TrustSettings(newcomer_grace=0)
+    standing = Standing(settings)
+    authors = [bytes([n] * 32) for n in range(3)]
+    for one in authors:
+        standing.locate(one, "/ip4/203.0.113.7/tcp/1", NOW)
+        for round in range(3):
+            standing.credit(one, round, NOW)
+    items = [(one, n) for one in authors for n in range(2)]
+    drawn = Quota(settings, standing).draw(items, lambda item: item[0], 99, random.Random(1))
+    assert sorted(drawn) == items
+
+
 def test_a_draw_takes_what_there_is() -> None:
     settings = TrustSettings(fair_shares=False)
     kept = Quota(settings, Standing(settings))
