@@ -210,7 +210,8 @@ def test_requests_and_responses_at_their_bounds() -> None:
     assert codec.decode_fetch_response(response, len(frames)) == frames
     decode = codec.decode_fetch_response
     assert refusal(decode, response + b"\0", len(frames))[0] is Reason.TOO_LARGE
-    assert refusal(decode, response[:-1], len(frames))[0] is Reason.MALFORMED
+    cut = "the response ended inside a frame"
+    assert refusal(decode, response[:-1], len(frames)) == (Reason.MALFORMED, cut)
     assert refusal(decode, bytes(5), 1)[1] == "bytes after the last frame"
     assert decode(codec.encode_fetch_response([None, b"y"]), 2) == (None, b"y")
     assert decode(b"", 0) == ()
