@@ -46,7 +46,7 @@ class Plan:
     max_age_s: float = 600.0
     upload: float = float("inf")
     warm_up: int = 10  # rounds that are not measured
-    # The rules for strangers (`TrustSettings`), which take half of the time and of the memory.
+    # The rules for strangers (`TrustSettings`), which keep a third of what a node keeps.
     trust: bool = True
     audience: int = AUDIENCE  # authors that a node hears: one of `SCALES`
     max_authors: int = TrustSettings().max_authors  # that these rules remember
