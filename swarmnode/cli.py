@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
+from swarmnode.commands import keys, looking
+from swarmnode.commands.options import JsonOption, NetworkOption
 from swarmnode.errors import ConfigError, SwarmNodeError
 
 app = typer.Typer(
@@ -22,16 +24,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Join a peer-to-peer swarm of language models that learn from each other's rollouts.",
 )
-keys_app = typer.Typer(no_args_is_help=True, help="Show, make, export or import an identity.")
-app.add_typer(keys_app, name="keys")
 
-NetworkOption = Annotated[
-    str | None,
-    typer.Option(
-        help="auto: hivemind where its daemon runs, else libp2p; or one of these two.",
-        rich_help_panel="Network",
-    ),
-]
 LanOnlyOption = Annotated[
     bool | None,
     typer.Option(
@@ -64,7 +57,6 @@ EngineOption = Annotated[
 RunOption = Annotated[
     Path | None, typer.Option("--run", help="Run directory.", rich_help_panel="Run")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def main() -> NoReturn:
@@ -180,6 +172,13 @@ def join(
             rich_help_panel="Learning",
         ),
     ] = None,
+    lora_rank: Annotated[
+        int | None,
+        typer.Option(
+            help="Train adapters of this rank instead of the weights; 0: the weights.",
+            rich_help_panel="Learning",
+        ),
+    ] = None,
     revision: Annotated[
         str | None,
         typer.Option(help="Commit, tag or branch of a hub model.", rich_help_panel="Model"),
@@ -269,7 +268,13 @@ def join(
     """
     flags: dict[str, dict[str, Any]] = {
         "": {"swarm": swarm},
-        "model": {"name": model, "revision": revision, "label": label, "device": device},
+        "model": {
+            "name": model,
+            "revision": revision,
+            "label": label,
+            "device": device,
+            "lora_rank": lora_rank,
+        },
         "generate": {
             "questions": questions,
             "completions": completions,
@@ -375,247 +380,13 @@ def demo(
     return demo_swarm.run(out, nodes, rounds, network, engine)
 
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory of a node.")]
-
-
-@app.command()
-def pause(run: RunArgument) -> int:
-    """Let a node rest after its round until `resume`; its memory and its peers are kept.
-
-    A paused node that is started again stays paused. To free its memory, stop it (Ctrl-C).
-    """
-    from swarmnode import pausing
-
-    return pausing.run(run, is_pause=True)
-
-
-@app.command()
-def resume(run: RunArgument) -> int:
-    """Let a paused node go on."""
-    from swarmnode import pausing
-
-    return pausing.run(run, is_pause=False)
-
-
-@app.command()
-def status(
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Run directory, or the folder of a demo.")
-    ],
-    as_json: JsonOption = False,
-) -> int:
-    """How a node stands: learning, sharing, and what it waits for or why it is alone.
-
-    Reads the run directory, so a run that is done or crashed is told, too.
-    """
-    from swarmnode import status as run_status
-
-    return run_status.status(run, as_json=as_json)
-
-
-@app.command()
-def top(
-    run: Annotated[
-        list[Path], typer.Argument(metavar="RUN…", help="Run directories, or folders of demos.")
-    ],
-    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 2.0,
-) -> int:
-    """Watch nodes: like `status`, again and again, until they end or Ctrl-C.
-
-    Not on a terminal it prints a line per node and look.
-    """
-    from swarmnode import status as run_status
-
-    return run_status.top(run, every)
-
-
-@app.command()
-def doctor(
-    model: Annotated[
-        str | None, typer.Option(help="Model that join would be given; default: demo.")
-    ] = None,
-    swarm: Annotated[
-        str | None, typer.Option(help="Built-in swarm or manifest file, for --peer.")
-    ] = None,
-    run: Annotated[
-        Path, typer.Option("--run", help="Run directory: its settings, key and disk are checked.")
-    ] = Path("runs"),
-    peer: Annotated[
-        list[str] | None, typer.Option(help="Address of a node, which is dialled.")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda …")] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
-    network: NetworkOption = None,
-    as_json: JsonOption = False,
-) -> int:
-    """Look at all that a node needs here: each line ok, warning or problem, with the remedy.
-
-    Asks nobody but the model's hub and the peers that are given. Exit code 1 for a problem.
-    """
-    from swarmnode import doctor as checkup
-
-    saved = run / "config.toml"
-    flags: dict[str, dict[str, Any]] = {
-        "": {"swarm": swarm},
-        "model": {"name": model, "device": device},
-        "network": {
-            "host": host,
-            "port": port,
-            "peers": tuple(peer) if peer else None,
-            "backend": network,
-        },
-    }
-    settings = checkup.settings_of(model, saved if saved.exists() else None, flags)
-    return checkup.run(settings, run, as_json=as_json)
-
-
-@app.command()
-def report(
-    run: Annotated[
-        list[Path], typer.Argument(metavar="RUN…", help="Run directories, or folders of demos.")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for report.html and its PNGs.")] = Path(
-        "report"
-    ),
-) -> int:
-    """One HTML page about runs: learning, sharing, time, traffic, refusals, how they differ.
-
-    The page holds its pictures and loads nothing; they are beside it as PNGs, too.
-    """
-    from swarmnode import pages
-
-    return pages.run(run, out)
-
-
-@app.command()
-def export(
-    run: RunArgument,
-    out: Annotated[Path, typer.Option(help="New folder for model, tokenizer and card.")],
-    round: Annotated[
-        int | None, typer.Option(help="Of which kept checkpoint; default: the newest.")
-    ] = None,
-    push: Annotated[
-        str | None, typer.Option(metavar="OWNER/NAME", help="Also upload it to the hub.")
-    ] = None,
-    public: Annotated[
-        bool, typer.Option("--public", help="Make a new hub repository public.")
-    ] = False,
-    as_json: JsonOption = False,
-) -> int:
-    """Write the model of a run as a folder for transformers, with a model card.
-
-    Nothing is uploaded without --push; a repository that it makes is private without --public.
-    """
-    from swarmnode import exporting
-
-    return exporting.run(run, out, round, push, public=public, as_json=as_json)
-
-
-@app.command("eval")
-def evaluate(
-    target: Annotated[
-        str, typer.Argument(help="Run directory, checkpoint, model folder, hub name, or demo.")
-    ],
-    swarm: Annotated[
-        str | None, typer.Option(help="Whose tasks; default: the run's, or as for join.")
-    ] = None,
-    questions: Annotated[int, typer.Option(min=1, help="Held-out questions per task.")] = 64,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda …")] = "auto",
-    as_json: JsonOption = False,
-) -> int:
-    """Held-out accuracy per task, beside what the best constant answer would score."""
-    from swarmnode import evaluating
-
-    return evaluating.run(target, swarm, questions, device, as_json=as_json)
-
-
-@app.command()
-def inspect(
-    source: Annotated[
-        str, typer.Argument(help="A frame: file or - (bytes or hexadecimal text), or the text.")
-    ],
-    swarm: Annotated[
-        str | None, typer.Option(help="Swarm to check the signature against (name or file).")
-    ] = None,
-    as_json: JsonOption = False,
-) -> int:
-    """Show what the bytes of one frame say, and whether they would be refused."""
-    from swarmnode import inspection
-
-    return inspection.run(source, swarm, as_json=as_json)
-
-
-KeyOption = Annotated[
-    Path, typer.Option("--key", help="Key file; a node's is identity.key in its run directory.")
-]
-
-
-@keys_app.command("show")
-def keys_show(key: KeyOption, as_json: JsonOption = False) -> None:
-    """Show the peer id and public key. The secret is not shown."""
-    from swarmnode import identity
-
-    me = identity.load(key)
-    shown = {"peer_id": me.peer_id, "public_key": me.public_key.hex(), "file": str(key)}
-    _print(shown, as_json)
-
-
-@keys_app.command("new")
-def keys_new(key: KeyOption, as_json: JsonOption = False) -> None:
-    """Make a new identity. An existing file is never overwritten."""
-    from swarmnode import identity
-
-    me = identity.create(key)
-    _print({"peer_id": me.peer_id, "public_key": me.public_key.hex(), "file": str(key)}, as_json)
-
-
-@keys_app.command("export")
-def keys_export(
-    key: KeyOption, out: Annotated[Path, typer.Option(help="New file, readable by you alone.")]
-) -> None:
-    """Copy an identity to another file, to keep it safe or to move it. Whoever has it is you."""
-    from swarmnode import identity
-
-    identity.export(key, out)
-    _print({"exported": str(out)}, False)
-
-
-@keys_app.command("import")
-def keys_import(
-    key: KeyOption, source: Annotated[Path, typer.Option("--from", help="Exported file.")]
-) -> None:
-    """Take over an exported identity. An existing file is never overwritten."""
-    from swarmnode import identity
-
-    me = identity.import_key(source, key)
-    _print({"peer_id": me.peer_id, "file": str(key)}, False)
-
-
-@keys_app.command("swarm")
-def keys_swarm(
-    out: Annotated[Path, typer.Option(help="New file, readable by you alone.")],
-) -> None:
-    """Make the key of a private swarm. Whoever has it is a member: give it to members only."""
-    from protocol import private
-    from swarmnode import identity
-
-    identity.write_secret(out, private.new_key_file().encode())
-    _print({"swarm key": str(out), "use it with": f"--swarm-key {out}"}, False)
+app.add_typer(looking.app)
+app.add_typer(keys.app, name="keys")
 
 
 def _absolute(path: Path | None) -> str | None:
     """As the settings keep it: a run may be resumed from another folder."""
     return None if path is None else str(path.absolute())
-
-
-def _print(values: dict[str, Any], as_json: bool) -> None:
-    console = Console()
-    if as_json:
-        console.print_json(data=values)
-        return
-    for name, value in values.items():
-        console.print(f"{name.replace('_', ' ')}: {value}", highlight=False, soft_wrap=True)
 
 
 def _fail(message: str, code: int) -> NoReturn:

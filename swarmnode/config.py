@@ -68,6 +68,9 @@ class ModelSettings(Section, frozen=True):
     label: Label = ""  # what peers see, printable ASCII; empty: derived from the name
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on GPU, else float32
     device: Device = "auto"  # auto: cuda when there is one, else cpu
+    # Above 0 adapters of this rank are trained and the weights are not; needs the extra `lora`.
+    lora_rank: Annotated[int, Meta(ge=0, le=1024)] = 0
+    lora_alpha: PositiveFloat = 32.0  # what they add is multiplied by alpha / rank
 
 
 class GenerateSettings(Section, frozen=True):
@@ -175,6 +178,8 @@ class TrainSettings(Section, frozen=True):
     advantage: Literal["mean_std", "mean", "leave_one_out", "maxrl"] = "mean_std"
     # λ of L = L_own + λ L_peers', each over its own tokens; None: one mean over all (SAPO).
     external_weight: NonNegativeFloat | None = None
+    # adamw8bit: moments of 8 bits, 2 bytes per parameter instead of 8; needs the extra `eight-bit`.
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     epochs: Positive = 1  # optimiser steps on one batch
     micro_batch_tokens: Positive = 16384  # padded tokens per forward and backward
     # Bounds of the objectives, each read by those named.

@@ -63,16 +63,17 @@ def _check_is_free(out: Path) -> None:
 def _export(run: Path, out: Path, round: int | None) -> dict[str, Any]:
     """Writes the folder beside `out` first, so that `out` is whole or absent."""
     from swarmnode.train.policy import load, save
+    from swarmnode.train.weights import persistent_tensors
 
     settings = config.load(run / "config.toml", {})
     found = _checkpoint(run, round)
     policy = load(_model_settings(run, settings, found.model))
+    needed = persistent_tensors(policy.model)  # of tied weights one, of adapters only these
     missing, unknown = policy.model.load_state_dict(dict(found.model), strict=False)
     if unknown:
         raise SwarmNodeError(f"the checkpoint is of another model: it holds {unknown[0]!r}")
-    tied = {name for name, _ in policy.model.named_parameters()} & set(missing)
-    if tied:  # of tied weights a checkpoint holds one, and the model names it once, too
-        raise SwarmNodeError(f"the checkpoint is of another model: it lacks {sorted(tied)[0]!r}")
+    if lacking := sorted(set(needed) & set(missing)):
+        raise SwarmNodeError(f"the checkpoint is of another model: it lacks {lacking[0]!r}")
     unfinished = out.with_name(f".{out.name}.unfinished")
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -106,15 +107,16 @@ def _checkpoint(run: Path, round: int | None) -> Any:
 
 
 def _model_settings(run: Path, settings: Settings, tensors: Any) -> ModelSettings:
-    """Whence architecture and tokenizer come: what the run exported, or else what it began from."""
+    """Whence architecture and tokenizer come: what the run exported, or else what it began from.
+    Adapters belong to what it began from: what it exported has them merged in."""
     import torch
 
     dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
     dtype = "bfloat16" if torch.bfloat16 in dtypes else "float32"
     exported = run / "model"
-    has_exported = (exported / "config.json").exists() and (exported / "tokenizer.json").exists()
+    has_exported = all((exported / name).exists() for name in ("config.json", "tokenizer.json"))
     flags = {"model": {"device": "cpu", "dtype": dtype}}
-    if has_exported:
+    if has_exported and not settings.model.lora_rank:
         flags["model"]["name"] = str(exported)
         settings = msgspec.structs.replace(
             settings, model=msgspec.structs.replace(settings.model, revision=None)

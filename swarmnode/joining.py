@@ -105,6 +105,7 @@ def _run_node(
     logger.info("starting run=%s model=%s", directory.path, settings.model.name)
     if deadline.is_past(settings.run.until, time.time()):
         logger.warning("its time was over at %s: --until never, or a later one", settings.run.until)
+    _check_memory(settings)
     # Imports torch and transformers: seconds, so only after the flags were found to be right.
     from swarmnode.node import Node
 
@@ -134,6 +135,21 @@ def _run_node(
     else:
         directory.tell(Phase.STOPPED, f"by {signal.Signals(stopped_by).name}")
     return 130 if stopped_by == signal.SIGINT else 0
+
+
+def _check_memory(settings: Settings) -> None:
+    """Says when the model may not fit; raises `ConfigError` when its weights alone do not."""
+    from swarmnode.doctor import model
+    from swarmnode.doctor.check import Level
+
+    size = model.size_here(settings.model)
+    if size is None or settings.sharing.role == "rollout":
+        return
+    check = model.memory(settings, size)
+    if check.level is Level.PROBLEM:
+        raise ConfigError(f"not enough memory: {check.found}: {check.fix}")
+    if check.level is Level.WARNING:
+        logger.warning("memory: %s; %s", check.found, check.fix)
 
 
 def _both(

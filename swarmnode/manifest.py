@@ -41,7 +41,7 @@ class Task(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A swarm, as its manifest file describes it.
 
-    `audience` is how many authors a node hears about once there are many, 100 or 8: with 8, what it
+    `audience` is how many authors a node hears about once there are many, 100 or 6: with 6, what it
     sends and receives is the same from 8 nodes on (SPEC.md section 8); with 100, from some hundred.
     `answer_format` says where the answer stands in a completion: the "whole" text, or the last
     `<answer>` "tag". `held_out_ratio` of all questions are never trained on nor published.
@@ -51,7 +51,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tasks: Annotated[tuple[Task, ...], Meta(min_length=1, max_length=64)]
     answer_format: Literal["whole", "tag"] = "tag"
     held_out_ratio: Annotated[float, Meta(ge=0.01, le=0.5)] = 0.1
-    audience: Literal[100, 8] = _AUDIENCE
+    audience: Literal[100, 6] = _AUDIENCE
 
     def swarm_id(self, digests: Mapping[str, bytes]) -> bytes:
         """The 32-byte id, from the digest of each task by name (`tasks.TaskSet.digest`)."""

@@ -72,7 +72,7 @@ def _posted(path: str, body: bytes, hub: Hub) -> dict[str, Any] | None:
     """The answer to one request; None for what this hub does not have."""
     if path == "/api/repos/create":
         hub.created.append(json.loads(body))
-        return {"url": f"{hub.address}/{hub.created[-1]['organization']}/{hub.created[-1]['name']}"}
+        return {"url": f"{hub.address}/{_name(hub)}"}
     if path == "/api/validate-yaml":
         return {"errors": [], "warnings": []}
     if "/preupload/" in path:
@@ -82,8 +82,12 @@ def _posted(path: str, body: bytes, hub: Hub) -> dict[str, Any] | None:
     if "/commit/" in path:
         hub.files = _committed(body, hub)
         hub.commits += 1
-        return {"commitOid": "1" * 40, "commitUrl": f"{hub.address}/commit/1"}
+        return {"commitOid": "1" * 40, "commitUrl": f"{hub.address}/{_name(hub)}/commit/1"}
     return None
+
+
+def _name(hub: Hub) -> str:
+    return f"{hub.created[-1]['organization']}/{hub.created[-1]['name']}"
 
 
 def _mode(file: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class Layer(NamedTuple):
 
 
 RECORDS = "swarmnode.errors swarmnode.rollout"
-TORCH = "torch transformers tokenizers safetensors huggingface_hub peft vllm jinja2"
+TORCH = "torch transformers tokenizers safetensors huggingface_hub peft torchao vllm jinja2"
 SWARM = f"swarmnode.swarm protocol swarmnode.config {RECORDS}"
 LIBP2P = "libp2p trio anyio multiaddr google.protobuf"
 # The longest name that fits a module counts. `tasks`, `generate`, `train` and `swarm` do not know
@@ -78,9 +78,11 @@ LAYERS = {
     "swarmnode.swarm.libp2p_trio": Layer(SWARM, LIBP2P),
     "swarmnode.swarm.libp2p_host": Layer(SWARM, LIBP2P),
     "swarmnode.swarm.libp2p_streams": Layer(SWARM, LIBP2P),
+    "swarmnode.swarm.libp2p_tcp": Layer(SWARM, LIBP2P),
     "swarmnode.swarm.libp2p_gossip": Layer(SWARM, LIBP2P),
     "swarmnode.swarm.libp2p_providers": Layer(SWARM, LIBP2P),
     "swarmnode.generate": Layer(f"swarmnode.generate swarmnode.config {RECORDS}", TORCH),
+    "swarmnode.train.footprint": Layer("swarmnode.config", "msgspec"),
     "swarmnode.train": Layer(f"swarmnode.train swarmnode.config {RECORDS}", TORCH),
     #
     "swarmnode.ahead": Layer("swarmnode.rollout"),
@@ -98,7 +100,10 @@ LAYERS = {
     "swarmnode.resuming": Layer("swarmnode"),
     "swarmnode.node": Layer("swarmnode protocol", "torch"),
     # The commands: quick to import, so that wrong use is told at once.
-    "swarmnode.cli": Layer("swarmnode.errors", "typer rich", "swarmnode protocol"),
+    "swarmnode.cli": Layer(
+        "swarmnode.errors swarmnode.commands", "typer rich", "swarmnode protocol"
+    ),
+    "swarmnode.commands": Layer("swarmnode.commands", "typer rich", "swarmnode protocol"),
     "swarmnode.__main__": Layer("swarmnode.cli"),
 }
 COMMAND = Layer(

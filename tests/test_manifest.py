@@ -79,7 +79,7 @@ def test_weights_and_the_order_of_tasks_do_not_matter(tmp_path: Path) -> None:
         {"lines": ['name = "other"']},
         {"lines": ['answer_format = "whole"']},
         {"lines": ["held_out_ratio = 0.2"]},
-        {"lines": ["audience = 8"]},  # who hears whom: nodes must agree on the topics
+        {"lines": ["audience = 6"]},  # who hears whom: nodes must agree on the topics
         {"tasks": TASK.format(name="other", file="rows.jsonl")},
         {"tasks": TASK.format(name="sums", file="rows.jsonl") + 'options = {compare = "integer"}'},
         {"tasks": "".join(TASK.format(name=n, file="rows.jsonl") for n in ("sums", "more"))},

@@ -11,7 +11,6 @@ from pathlib import Path
 from swarmnode import identity
 from swarmnode.doctor.check import Check, ok, problem, warning
 from swarmnode.errors import SwarmNodeError
-from swarmnode.tasks.scorer import Scorer
 
 _GB = 10**9
 # Oldest Python that the package is tested on.
@@ -147,6 +146,8 @@ def key(directory: Path) -> Check:
 
 def sandbox() -> Check:
     """How well strangers' texts are locked in: starts the scorer process and has it try."""
+    from swarmnode.tasks.scorer import Scorer
+
     scorer = Scorer("whole", time_limit_s=_TOOL_S)
     try:
         scorer.open()

@@ -6,11 +6,13 @@ The size comes from the headers of its safetensors files: no weight is read or d
 import json
 import os
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from importlib import resources
 from pathlib import Path
 from time import time
+from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import quote
 from urllib.request import Request, urlopen
@@ -22,28 +24,20 @@ _GB = 10**9
 _HUB_S = 10.0
 # A header of safetensors is refused by its library above this.
 _MAX_HEADER_BYTES = 100_000_000
-# Bytes per parameter in training: weights, gradient and AdamW's two moments in float32; a bfloat16
-# model has these beside its own weights and gradient (`train/optimizer.py`).
-_FLOAT32_BYTES, _BFLOAT16_BYTES = 16, 20
 # What a checkpoint holds of each: weights and moments, or weights, master and moments.
 _SAVED_FLOAT32_BYTES, _SAVED_BFLOAT16_BYTES = 12, 14
-# Activations, generation's cache and the libraries: a factor and a constant, by experience.
-_ON_TOP, _ON_TOP_BYTES = 1.3, _GB
 _MAX_CLOCK_S = 60.0
+_ON_GPU = "on the GPU"
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Parameters, None when that is not known; `is_bfloat16` as the node would load it."""
+    """Parameters, None when that is not known; `is_bfloat16` as the node would load it; the content
+    of config.json, where it is on this machine."""
 
     parameters: int | None
     is_bfloat16: bool
-
-    @property
-    def training_bytes(self) -> int:
-        """Memory that training needs at least."""
-        each = _BFLOAT16_BYTES if self.is_bfloat16 else _FLOAT32_BYTES
-        return each * (self.parameters or 0)
+    config: Mapping[str, Any] = field(default_factory=dict)
 
 
 def hub(settings: ModelSettings) -> Check:
@@ -86,29 +80,37 @@ def size(settings: ModelSettings) -> Size:
 
     on_gpu = settings.device != "cpu" and torch.cuda.is_available()
     is_bfloat16 = settings.dtype == "bfloat16" or (settings.dtype == "auto" and on_gpu)
-    folder = _folder(settings.name)
+    folder = _folder(settings.name) or _cached(settings)
     if folder is not None:
-        return Size(_parameters_in(folder), is_bfloat16)
+        return Size(_parameters_in(folder), is_bfloat16, _config_in(folder))
     return Size(_parameters_of_hub(settings), is_bfloat16)
+
+
+def size_here(settings: ModelSettings) -> Size | None:
+    """`size` of a model whose files are on this machine; None for others: nobody is asked."""
+    return size(settings) if _folder(settings.name) or _cached(settings) else None
 
 
 def memory(settings: Settings, size: Size) -> Check:
     """The memory of the device against what training this model needs."""
     if size.parameters is None:
         return warning("memory", "the model's size is not known", "see its page on the hub")
-    need = size.training_bytes
-    if settings.train.kl_weight > 0:  # a second copy of the weights is kept
-        need += (2 if size.is_bfloat16 else 4) * size.parameters
+    from swarmnode.train.footprint import Shape, advice, estimate
+
     have, where = _available(settings.model.device)
+    device = "cuda" if where == _ON_GPU else "cpu"
+    shape = Shape.of(size.config, size.parameters, 2 if size.is_bfloat16 else 4)
+    need = estimate(settings, shape, device)
     found = (
-        f"{size.parameters / 1e6:,.1f} M parameters need {need / _GB:.2f} GB and activations; "
-        f"{have / _GB:.1f} GB are free {where}"
+        f"{size.parameters / 1e6:,.1f} M parameters: needs {need.total / _GB:.2f} GB"
+        f"{'' if shape.layers else ' and activations'}, {have / _GB:.1f} free {where}"
     )
-    fix = "choose a smaller model, lower train.micro_batch_tokens and generate.completions"
-    if have < need:
-        return problem("memory", found, fix)
-    if have < _ON_TOP * need + _ON_TOP_BYTES:
-        return warning("memory", found, f"it may be too little: {fix}")
+    if have < need.fixed:
+        return problem("memory", found, advice(settings, shape, have, device))
+    if have < need.total:
+        return warning(
+            "memory", found, f"it may be too little: {advice(settings, shape, have, device)}"
+        )
     return ok("memory", found)
 
 
@@ -126,6 +128,26 @@ def _folder(name: str) -> Path | None:
         return Path(str(resources.files("swarmnode") / "demo_model"))
     path = Path(name).expanduser()
     return path if path.is_dir() or name.startswith((".", "/", "~")) else None
+
+
+def _cached(settings: ModelSettings) -> Path | None:
+    """The hub's model in this machine's cache, whole or in part; None without."""
+    from huggingface_hub import errors, try_to_load_from_cache
+
+    try:
+        found = try_to_load_from_cache(settings.name, "config.json", revision=settings.revision)
+    except (errors.HFValidationError, ValueError):
+        return None
+    folder = Path(found).parent if isinstance(found, str) else None
+    return folder if folder and any(folder.glob("*.safetensors")) else None
+
+
+def _config_in(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _parameters_in(folder: Path) -> int | None:
@@ -166,7 +188,7 @@ def _available(device: str) -> tuple[int, str]:
     import torch
 
     if device != "cpu" and torch.cuda.is_available():
-        return torch.cuda.mem_get_info(int(device.partition(":")[2] or 0))[0], "on the GPU"
+        return torch.cuda.mem_get_info(int(device.partition(":")[2] or 0))[0], _ON_GPU
     return min(_free_memory(), _container_memory()), "in this machine or container"
 
 

@@ -143,7 +143,7 @@ class LightRun:
             scores = scores.masked_fill(padding, -torch.inf)
         each = prompts * heads * group
         own_keys = room[0].flatten(0, 2)[:, : self._filled]
-        own_scores = torch.bmm(asked.view(each, -1, size), own_keys.transpose(1, 2))
+        own_scores = torch.bmm(asked.reshape(each, -1, size), own_keys.transpose(1, 2))
         both = torch.cat([scores.view(each, -1, longest), own_scores], dim=-1)
         weights = both.softmax(dim=-1)
         seen = torch.bmm(
@@ -259,8 +259,9 @@ def _mlp(layer: Any, hidden: Tensor) -> Tensor:
     return _add_projection(hidden, layer.mlp.down_proj, gate.mul_(layer.mlp.up_proj(normed)))
 
 
-def _add_projection(hidden: Tensor, linear: nn.Linear, states: Tensor) -> Tensor:
-    if linear.bias is not None or type(linear) is not nn.Linear:
-        added: Tensor = linear(states)
-        return hidden + added
-    return torch.addmm(hidden, states, linear.weight.t())
+def _add_projection(hidden: Tensor, linear: Any, states: Tensor) -> Tensor:
+    is_plain = type(linear) is nn.Linear and getattr(linear, "bias", None) is None
+    if is_plain:
+        return torch.addmm(hidden, states, linear.weight.t())
+    added: Tensor = linear(states)
+    return hidden + added

@@ -13,8 +13,9 @@ from swarmnode.errors import ConfigError
 from swarmnode.pages.history import History
 from swarmnode.run_view import mean_accuracy
 
-# A thick line is a mean over this share of the points.
-_SMOOTHED = 0.1
+# A thick line is a mean over this share of the points, around each: rounds are noise, bins of them
+# much less, and an hour without peers must not look like a day.
+_SMOOTHED, _BINS_SMOOTHED = 0.1, 0.025
 # The scale of what peers give reaches so far at least: its noise is no news.
 _LEAST_GAIN = 0.1
 # Runs with a colour of their own and a place in the legend; above, all are drawn alike.
@@ -115,6 +116,13 @@ def _gain(axes: Any, histories: Sequence[History], colour: Sequence[Any]) -> Non
     _label(axes, "Peers give: share of this node's progress", "share", zero=False)
 
 
+def _peers(axes: Any, histories: Sequence[History], colour: Sequence[Any]) -> None:
+    for history, shade in zip(histories, colour, strict=True):
+        rounds, counts, _ = history.curve("peers")
+        axes.plot(rounds, counts, color=shade, linewidth=1.6)
+    _label(axes, "Peers connected", "peers")
+
+
 def _count_of(key: str, title: str, unit: str, scale: float = 1.0) -> Draw:
     """A panel of a count since the run began."""
 
@@ -133,7 +141,7 @@ def _rate_of(key: str, title: str, unit: str, scale: float = 1.0) -> Draw:
     def panel(axes: Any, histories: Sequence[History], colour: Sequence[Any]) -> None:
         for history, shade in zip(histories, colour, strict=True):
             rounds, rates = history.rate(key)
-            smoothed = _smoothed([rate * scale for rate in rates])
+            smoothed = _smoothed([rate * scale for rate in rates], history)
             axes.plot(rounds, smoothed, color=shade, linewidth=1.6)
         _label(axes, title, unit)
 
@@ -144,7 +152,7 @@ def _round_seconds(axes: Any, histories: Sequence[History], colour: Sequence[Any
     for history, shade in zip(histories, colour, strict=True):
         rounds = [(found.first + found.last) / 2 for found in history.bins]
         seconds = [found.seconds["total"] / found.rounds for found in history.bins]
-        axes.plot(rounds, _smoothed(seconds), color=shade, linewidth=1.6)
+        axes.plot(rounds, _smoothed(seconds, history), color=shade, linewidth=1.6)
     _label(axes, "Work of one round", "seconds")
 
 
@@ -212,7 +220,7 @@ _SHARING = (
     _count_of("own_groups_trained", "Own groups trained on", "groups so far"),
     _count_of("external_groups_trained", "Peers' groups trained on", "groups so far"),
     _gain,
-    _curve_of("peers", "Peers connected", "peers"),
+    _peers,
     _curve_of("staleness_rounds", "Age of peers' groups", "optimiser steps"),
     _curve_of("effective_ratio", "Effective share of peers' samples", "ratio"),
 )
@@ -267,7 +275,7 @@ def _curve(axes: Any, history: History, key: str, colour: Any) -> None:
     rounds, means, spreads = history.curve(key)
     if not rounds:
         return
-    axes.plot(rounds, _smoothed(means), color=colour, linewidth=1.8)
+    axes.plot(rounds, _smoothed(means, history), color=colour, linewidth=1.8)
     if history.is_binned:
         low = [mean - spread for mean, spread in zip(means, spreads, strict=True)]
         high = [mean + spread for mean, spread in zip(means, spreads, strict=True)]
@@ -275,10 +283,11 @@ def _curve(axes: Any, history: History, key: str, colour: Any) -> None:
     axes.plot(rounds, means, color=colour, linewidth=0.5, alpha=0.3)
 
 
-def _smoothed(values: Sequence[float]) -> list[float]:
-    """Means over the points before each, as many as a tenth of all."""
-    span = max(1, round(_SMOOTHED * len(values)))
-    windows = (values[max(0, end - span) : end] for end in range(1, len(values) + 1))
+def _smoothed(values: Sequence[float], history: History) -> list[float]:
+    """Means over the points around each."""
+    share = _BINS_SMOOTHED if history.is_binned else _SMOOTHED
+    reach = round(share * len(values) / 2)
+    windows = (values[max(0, at - reach) : at + reach + 1] for at in range(len(values)))
     return [sum(window) / len(window) for window in windows]
 
 
@@ -290,6 +299,8 @@ def _label(axes: Any, title: str, unit: str, zero: bool = True) -> None:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.set_major_formatter("{x:,.0f}")
+    if axes.get_ylim()[1] > 9999:
+        axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.locator_params(axis="x", nbins=6)
     if zero:
         axes.set_ylim(0, 1.05 * axes.get_ylim()[1])

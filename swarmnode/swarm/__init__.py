@@ -11,6 +11,7 @@
       network.py          what goes on in it, whatever the library
       fetching.py         streams between two nodes: fetch by id, greeting
       budget.py           bytes a second that may be sent and received
+      flood.py            which gossip is heard at all
       discovery.py        dialling given peers, greeting
       listening.py        shards' topics, and neighbours for them
       seeking.py          finding others: from the four files below, and the DHT
@@ -29,6 +30,7 @@
         libp2p_gossip.py    the gate between strangers' gossip and py-libp2p
         libp2p_providers.py provider records, so that both kinds find each other
         libp2p_streams.py   its streams
+        libp2p_tcp.py       its connections, which end when they are closed
         alive.py            pings, by which it finds dead connections
       multiaddr.py        addresses and peer ids, text and binary
       ports.py            which port is free
@@ -40,6 +42,12 @@
     publishing.py       what this node offers, its own and what it serves on
     asking.py           whom to ask for an offer: its author or who holds it, too
     admission.py        what is refused, in which order, under which name
+    trust.py            what peers are allowed: when the rules below are asked
+      quota.py            budgets of authors, networks, newcomers; shares of what is fetched
+      standing.py         what is held against an author, what it gave, its network
+      numbers.py          no question answered twice, none far from its author's others
+      copies.py           texts that were another's
+      visible.py          characters that no reader sees
     clocks.py           whose clock is wrong
     offers.py           what peers offer now
     sharding.py         which announcements a large swarm's node hears

@@ -309,8 +309,9 @@ class Exchange:
         if isinstance(publisher, Reason):
             return publisher
         # Not by the frame alone: who repeats another's is told apart from who repeats its own.
-        key = f"{event.peer} {event.shard}".encode()
-        seen = hashlib.blake2b(key + event.frame, digest_size=16).digest()
+        of, number = event.shard
+        key = publisher + of.to_bytes(4) + number.to_bytes(4)
+        seen = hashlib.blake2b(event.frame, key=key, digest_size=16).digest()
         if seen in self._seen:
             return Reason.DUPLICATE
         if publisher == self._public_key:

@@ -89,7 +89,7 @@ class Libp2pHost:
         usable = [
             text for text in known if multiaddr.tcp_endpoint(text) and self._reach.allows(text)
         ][:_MAX_DIALLED]
-        problem = HostError("no TCP address of it is known")
+        problem = HostError("no TCP address of it is known, and this library does no QUIC or relay")
         try:
             with trio.fail_after(timeout_s):
                 for text in usable:
@@ -209,11 +209,11 @@ class Libp2pHost:
             assert isinstance(one.muxed_conn, Yamux)
             with suppress(*FAILURES):  # closed
                 await one.muxed_conn.secured_conn.close()  # its reader sees the end and tidies up
-        with trio.move_on_after(_END_S):
+        with trio.move_on_after(_END_S) as waiting:
             while self._network.get_connections(id):
                 await trio.sleep(_END_S / 20)
-            return
-        await self._disconnect(id)
+        if waiting.cancelled_caught:
+            await self._disconnect(id)
 
     async def _end_the_torn(self) -> None:
         torn = Torn(_TORN_S)

@@ -8,7 +8,8 @@ each against a trap of version 0.8.1:
 3. `adaptive_gossip` off (it stretches the heartbeat to 30 s), its spam limit off (10 messages a
    second of one neighbour, whoever published them, the rest dropped silently), peer scores on.
 4. No auto-dialling of known peers; failed peers may be dialled again at once.
-5. Its log is off: it carries peers' text.
+5. The task of an accepted connection ends with it (`libp2p_tcp`).
+6. Its log is off: it carries peers' text.
 The key is in this process's memory, unlike with p2pd.
 """
 
@@ -19,10 +20,11 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import trio
 from libp2p import new_host
-from libp2p.abc import IHost
+from libp2p.abc import IHost, ITransport
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
 from libp2p.custom_types import TProtocol
@@ -36,7 +38,6 @@ from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
 from libp2p.stream_muxer.yamux.yamux import Yamux
 from libp2p.tools.anyio_service import background_trio_service
-from libp2p.transport.tcp.tcp import TCP
 from libp2p.utils.address_validation import expand_wildcard_address
 from multiaddr import Multiaddr
 
@@ -45,6 +46,7 @@ from swarmnode.swarm import channel
 from swarmnode.swarm.host import Host
 from swarmnode.swarm.interfaces import listening
 from swarmnode.swarm.libp2p_host import Libp2pHost
+from swarmnode.swarm.libp2p_tcp import EndingTCP
 from swarmnode.swarm.ports import check_port_is_free, taken
 from swarmnode.swarm.reach import Reach
 
@@ -91,7 +93,7 @@ def _assembled(start: channel.Start, listen: list[Multiaddr]) -> tuple[IHost, Go
         key_pair=keys,
         sec_opt={NOISE: NoiseTransport(keys, create_noise_key_pair().private_key)},
         muxer_opt={TProtocol(YAMUX): Yamux},
-        transports=[TCP()],
+        transports=[cast(ITransport, EndingTCP())],
         connection_config=ConnectionConfig(
             min_connections=0, low_watermark=_LOW, high_watermark=_HIGH, max_connections=_MOST
         ),

@@ -50,8 +50,9 @@ from swarmnode.swarm.transport import (
 )
 
 # Seconds for which a flooder is avoided, how many are remembered (the connection is gone anyway,
-# and keys cost nothing), and the pause between attempts to keep one out.
-_AVOID_S, _MAX_AVOIDED, _CUT_PAUSE_S = 600.0, 1024, 0.1
+# and keys cost nothing), and the pause after each attempt to keep one out: each second of a flood
+# costs some of what honest neighbours say, and each attempt a request to the library.
+_AVOID_S, _MAX_AVOIDED, _CUT_PAUSE_S = 600.0, 1024, 0.02
 # A library that has not answered for so long hangs, and the process ends to be replaced. Shorter
 # would punish a machine whose cores are all busy training.
 _HUNG_S = 10.0
@@ -76,6 +77,7 @@ class Network:
         self._oversized = 0
         self._flood = FloodGate()
         self._to_cut: set[str] = set()  # connected, and avoided
+        self._must_cut = anyio.Event()  # set when there is one
         self._over_budget = 0
         self._told: set[str] = set()  # flags whose limit a person has heard of
         self._neighbours = Neighbours()
@@ -182,7 +184,7 @@ class Network:
             return False
         self._traffic.received(len(frame))
         if self._neighbours.avoids(peer):
-            self._to_cut.add(peer)
+            self._cut(peer)
             return False
         if not self._flood.allows(peer, time.monotonic()):
             self._over_budget += 1
@@ -198,20 +200,25 @@ class Network:
         avoided[peer] = time.monotonic() + seconds
         while len(avoided) > _MAX_AVOIDED:
             del avoided[next(iter(avoided))]
-        self._to_cut.add(peer)
+        self._cut(peer)
         self._notice(f"avoiding {peer} for {seconds:.0f} s: it flooded or lied")
 
     async def _keep_out(self) -> None:
         """Disconnects who is avoided, again and again: the libraries let everyone connect."""
         while True:
-            await anyio.sleep(_CUT_PAUSE_S)
-            connected = self._neighbours.connected
-            cut = self._to_cut | {p for p in self._neighbours.avoided if p in connected}
-            self._to_cut = set()
+            await self._must_cut.wait()
+            self._must_cut = anyio.Event()
+            cut, self._to_cut = self._to_cut, set()
             for peer in cut:
                 if self._neighbours.avoids(peer):
                     with suppress(HostError):  # it is gone, or not our neighbour
                         await self._host.disconnect(peer)
+            await anyio.sleep(_CUT_PAUSE_S)
+
+    def _cut(self, peer: str) -> None:
+        if len(self._to_cut) < _MAX_AVOIDED:
+            self._to_cut.add(peer)
+            self._must_cut.set()
 
     async def _watch(self) -> None:
         """Keeps the list of neighbours and reports to the node, for as long as the library lives.
@@ -255,6 +262,8 @@ class Network:
         await self._addresses()
         was_alone = not self._neighbours.members
         self._neighbours.connected, self._neighbours.members = connected, members
+        for peer in connected.intersection(self._neighbours.avoided):
+            self._cut(peer)
         self._silent_s = 0.0
         if self._unheard is not None and members and not was_alone:
             # One look after the first peer came: the library has its streams open by then.

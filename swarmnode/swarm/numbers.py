@@ -29,6 +29,7 @@ class Numbers:
     def __init__(self, max_authors: int, lifetime_s: float) -> None:
         self._max_authors = max_authors
         self._lifetime_s = lifetime_s
+        self._looked_at = float("-inf")
         self._highest: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
         # → when it was announced first, by its author's clock: the parts of one group are
         # announced at once, under one number.
@@ -39,7 +40,9 @@ class Numbers:
 
     def refuse(self, author: bytes, item: Item, created: int, now: float) -> Reason | None:
         """Why an offer is refused for its number, or None; then the number is used."""
-        self._expire(now)
+        if now != self._looked_at:  # a round's offers come at once
+            self._looked_at = now
+            self._expire(now)
         highest, at = self._highest.get(author, (item.seed, now))
         ahead = _WINDOW + _PER_S * max(0.0, now - at)
         if not highest - _WINDOW <= item.seed <= highest + ahead:

@@ -8,7 +8,7 @@ what it costs does not grow with the swarm.
 
 import random
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -16,7 +16,7 @@ import anyio
 
 from protocol.names import discovery_cid, peers_protocol
 from swarmnode.swarm.acquaintances import Told, ask
-from swarmnode.swarm.address_book import AddressBook
+from swarmnode.swarm.address_book import AddressBook, Known
 from swarmnode.swarm.bounded import Budget
 from swarmnode.swarm.discovery import Neighbours
 from swarmnode.swarm.host import Host, HostError
@@ -45,6 +45,10 @@ _CHECK_S = 1.0
 _ASKED_AT_ONCE = 2
 _ASK_AGAIN_S = 60.0
 _SAVE_S = 5.0  # between writes of the book
+# Peers of earlier runs that are dialled however many others are connected, how many of them are
+# wanted, and failed dials after which one is given up. Whoever is first at a node that starts, and
+# tells it of more of its own kind, would else be all that it ever sees.
+_ANCHORS, _ANCHORS_WANTED, _ANCHOR_TRIES = 8, 4, 24
 
 
 class Seeker:
@@ -77,9 +81,12 @@ class Seeker:
         self._budget = Budget(_DIALS, _WINDOW_S)
         self._dialling: set[str] = set()
         self._asked: dict[str, float] = {}  # when, monotonic seconds
+        self._anchors: dict[str, tuple[str, ...]] = {}  # peers of earlier runs, and where
+        self._anchor_tries: Counter[str] = Counter()
 
     async def run(self) -> None:
         """For ever; writes the book a last time when cancelled."""
+        self.anchor()
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._look_around)
@@ -88,6 +95,27 @@ class Seeker:
                 tasks.start_soon(self._keep_book)
         finally:
             self._book.save()
+
+    def anchor(self) -> None:
+        """Chooses anchors among the peers in the book, as it was before anybody connected."""
+        known = self._book.due(time.time())
+        chosen = self._rng.sample(known, min(_ANCHORS, len(known)))
+        self._anchors = {one.peer: one.addresses for one in chosen}
+
+    def anchors_due(self) -> list[Known]:
+        """The anchors to be dialled now, though there be enough neighbours."""
+        connected, now = self._neighbours.connected, time.monotonic()
+        if sum(peer in connected for peer in self._anchors) >= _ANCHORS_WANTED:
+            return []
+        due = [
+            peer
+            for peer in self._anchors
+            if peer not in connected
+            and self._not_before.get(peer, 0.0) <= now
+            and self._anchor_tries[peer] < _ANCHOR_TRIES
+        ]
+        self._anchor_tries.update(due)
+        return [Known(peer, self._anchors[peer]) for peer in due]
 
     def suggest(self, peer: str, addresses: list[str]) -> None:
         """Takes the addresses of a peer heard of elsewhere; dials them soon, if still wanted."""
@@ -148,7 +176,7 @@ class Seeker:
                 if known.peer not in self._neighbours.connected and known.peer != self._own_id
             ]
             async with anyio.create_task_group() as tasks:
-                for known in due[: min(self._wants, _DIALS_AT_ONCE)]:
+                for known in [*due[: min(self._wants, _DIALS_AT_ONCE)], *self.anchors_due()]:
                     tasks.start_soon(self._dial, known.peer, list(known.addresses))
             await anyio.sleep(_CHECK_S)
 

@@ -56,6 +56,8 @@ class Scale:
     beacon_s: float = BEACON_S
     least_sample: int = LEAST_SAMPLE
     split_above: int = SPLIT_ABOVE
+    # Seconds for which there were so many: all had their turn, and nodes agree on the first count.
+    split_after_s: float = 0.0
     most_authors: float = MOST_AUTHORS
     least_authors: float = LEAST_AUTHORS
     least_peers: int = LEAST_PEERS
@@ -64,20 +66,22 @@ class Scale:
 
 
 LARGE = Scale()
-# Where bytes count: what a node hears, and pays, is the same from 8 nodes on. The price: estimates
-# are worse (27 %) and shards uneven, so that a node hears some 4 to 16 authors; and who makes many
-# keys isolates a node more easily, for 15 minutes each time. Of 12 nodes or fewer it counts all, so
-# that they never split by bad luck.
+# Where bytes count: what a node hears, and pays, is the same from 8 nodes on. Six: one copy of
+# an announcement costs more where more listen. The price: estimates are worse (27 %) and shards
+# uneven, so that a node hears some 3 to 11 authors; and who makes many keys isolates a node more
+# easily, for 15 minutes each time. Of 12 nodes or fewer it counts all, so that they never split by
+# bad luck.
 SMALL = Scale(
-    audience=8,
+    audience=6,
     sample=16,
-    beacon_s=240.0,
+    beacon_s=400.0,
     least_sample=12,
     split_above=12,
-    most_authors=4,
-    least_authors=1.2,
+    split_after_s=60.0,
+    most_authors=3,
+    least_authors=0.9,
     least_peers=1,
-    peers_to_split=3,
+    peers_to_split=2,
     first_shards=2,
 )
 SCALES = {scale.audience: scale for scale in (LARGE, SMALL)}
@@ -94,6 +98,7 @@ class Sharding:
         self._shards = 1
         self.own = WHOLE  # where this node's announcements go
         self._since = -math.inf  # when the number of shards changed
+        self._many_since = math.inf  # from when on there were too many for one topic
         self._drawn: list[Shard] = []  # listened to, own shard first
         self._redraw_at = -math.inf
         self._beacon_at = -math.inf
@@ -165,7 +170,12 @@ class Sharding:
         scale, shards = self._scale, self._shards
         if shards == 1:
             believed = self.estimate if now >= self._distrusts_until else len(self._lobby)
-            return _shards_for(believed, self._scale) if believed > scale.split_above else 1
+            if believed <= scale.split_above:
+                self._many_since = math.inf
+                return 1
+            self._many_since = min(self._many_since, now)
+            is_time = now >= self._many_since + scale.split_after_s
+            return _shards_for(believed, scale) if is_time else 1
         if now < self._since + SETTLE_S:
             return shards
         authors = self.estimate / shards
@@ -179,7 +189,7 @@ class Sharding:
 
     def _change(self, shards: int, now: float) -> None:
         known = {**self._lobby, **self._mates}
-        self._shards, self._since, self._drawn = shards, now, []
+        self._shards, self._since, self._drawn, self._many_since = shards, now, [], math.inf
         self.own = shard_of(self._me, shards)
         self._mates.clear()
         if shards > 1:

@@ -12,9 +12,12 @@
 - `entropy.py`: EPO's entropy bonus and corridor
 - `reference.py`: the frozen policy of the KL term
 - `optimizer.py`: AdamW on float32 master weights; skips a step that is not finite
+- `eight_bit.py`: the same with moments of 8 bits, by torchao
+- `lora.py`: adapters beside frozen weights
 - `trainer.py`: `Trainer.step`, one round's update and its report
 - `measured.py`: what one pass over the samples adds up
 - `checkpoint.py`: atomic, hash-checked checkpoints on disk, and the state of every generator
+- `footprint.py`: the memory a node will need, before it starts
 - `weights.py`: a model's tensors by name, and whether two sets are of one model
 - `policy.py`: loads model and tokenizer; `hub.py`: whether the hub answers
 

@@ -8,6 +8,7 @@ after the head (Gemma 2 caps them, Granite and Cohere scale them) go through the
 instead; which way a model goes is measured on it (`measure`), not looked up in a list of names.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 from swarmnode.train.head import head_logps
 from swarmnode.train.prefix import predicting_states, predicting_states_shared, shares_prompts
+
+log = logging.getLogger(__name__)
 
 # Logits of one tile of the LM head, in elements: on a GPU 256 MiB in float32, less leaves matrix
 # products too small to fill it; on a CPU 4 MiB, what its caches hold. Where all logits fit into one
@@ -88,10 +91,15 @@ def completion_logps(
 def measure(model: nn.Module) -> Shortcuts:
     """The shortcuts that hold for this model, tried on small probes.
 
-    A false "no" costs speed, never correctness. The model must be in evaluation mode.
+    A false "no" costs speed, never correctness; it is logged. The model must be in evaluation mode.
     """
-    plain_head = _head_is_plain(model)
-    return Shortcuts(plain_head, shared_prompts=plain_head and shares_prompts(model))
+    if not _head_is_plain(model):
+        log.info("training by the model's own forward: it changes what its head gives")
+        return Shortcuts()
+    shared = shares_prompts(model)
+    if not shared:
+        log.info("training on whole sequences: the model's cache does not let prompts be shared")
+    return Shortcuts(plain_head=True, shared_prompts=shared)
 
 
 @torch.no_grad()

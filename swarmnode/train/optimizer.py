@@ -9,12 +9,15 @@ Memory beside such a model: 16 bytes per parameter (master, gradient, two moment
 
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from swarmnode.config import TrainSettings
 from swarmnode.errors import SwarmNodeError
+from swarmnode.train.eight_bit import PARTS, adamw8bit, put_together, stepping, taken_apart
 
 # AdamW's per-parameter state, as torch names it.
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -36,14 +39,17 @@ class MasterAdamW:
         # Decay pulls matrices towards zero; on norms and biases it would only change the scale.
         matrices = [p for p in self._master.values() if p.ndim >= 2]
         vectors = [p for p in self._master.values() if p.ndim < 2]
-        self._adamw = torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": settings.weight_decay},
-                {"params": vectors, "weight_decay": 0.0},
-            ],
-            lr=settings.lr,
-            betas=(settings.beta1, settings.beta2),
-            fused=True,
+        groups = [
+            {"params": matrices, "weight_decay": settings.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        groups = [group for group in groups if group["params"]]
+        betas = (settings.beta1, settings.beta2)
+        self._is_8bit = settings.optimizer == "adamw8bit"
+        self._adamw: Any = (
+            adamw8bit(groups, settings.lr, betas)
+            if self._is_8bit
+            else torch.optim.AdamW(groups, lr=settings.lr, betas=betas, fused=True)
         )
 
     def collect_gradients(self) -> None:
@@ -83,7 +89,8 @@ class MasterAdamW:
         norm = float(nn.utils.clip_grad_norm_(masters, self._max_grad_norm))
         if math.isfinite(norm):
             try:
-                self._adamw.step()
+                with stepping(masters[0].device) if self._is_8bit else nullcontext():
+                    self._adamw.step()
             except torch.OutOfMemoryError as error:
                 raise SwarmNodeError(
                     "out of memory for AdamW's moments: use a smaller model or model.dtype"
@@ -106,7 +113,7 @@ class MasterAdamW:
             if master is not self._model[name]:
                 tensors[f"master.{name}"] = master.detach()
             for kind, value in self._adamw.state.get(master, {}).items():
-                tensors[f"{kind}.{name}"] = value
+                tensors |= taken_apart(kind, name, value)
         return tensors
 
     @torch.no_grad()
@@ -116,6 +123,10 @@ class MasterAdamW:
         Raises `SwarmNodeError` when the tensors belong to another model or dtype.
         """
         expected = set(self._expected_names(tensors))
+        if not self._is_8bit and any(key.startswith("exp_avg-scale.") for key in tensors):
+            raise SwarmNodeError(
+                "the optimiser state has 8-bit moments: go on with train.optimizer adamw8bit"
+            )
         if expected != set(tensors):
             odd = sorted(expected ^ set(tensors))[0]
             raise SwarmNodeError(
@@ -128,8 +139,7 @@ class MasterAdamW:
             if f"step.{name}" in tensors:
                 self._adamw.state[master] = {
                     "step": tensors[f"step.{name}"].to(master.device, copy=True),
-                    "exp_avg": tensors[f"exp_avg.{name}"].to(master, copy=True),
-                    "exp_avg_sq": tensors[f"exp_avg_sq.{name}"].to(master, copy=True),
+                    **{kind: put_together(kind, name, tensors, master) for kind in MOMENTS[1:]},
                 }
 
     def _expected_names(self, tensors: Mapping[str, Tensor]) -> Iterable[str]:
@@ -139,3 +149,5 @@ class MasterAdamW:
             # A parameter that never had a gradient has no moments yet.
             if f"step.{name}" in tensors:
                 yield from (f"{kind}.{name}" for kind in MOMENTS)
+            if f"exp_avg-scale.{name}" in tensors:
+                yield from (f"{kind}-{part}.{name}" for kind in MOMENTS[1:] for part in PARTS)

@@ -3,7 +3,10 @@
 A model is data here, never code: weights only as safetensors, no code of its own. Whatever is
 wrong with the user's choice is one `ConfigError` that says what to do instead.
 
-Not done here: sampling, adapters, quantisation.
+With `model.lora_rank` the policy gets adapters (`lora.py`) when it is loaded; they are merged when
+it is saved.
+
+Not done here: sampling, quantisation.
 """
 
 import os
@@ -29,6 +32,7 @@ from transformers.utils import logging as transformers_logging
 from swarmnode.config import ModelSettings
 from swarmnode.errors import ConfigError, SwarmNodeError
 from swarmnode.train import hub
+from swarmnode.train.lora import add_adapters, has_adapters, merged_state
 
 DEMO = "demo"
 # What a rollout carries at most (protocol.limits.MAX_LABEL_BYTES); longer labels are cut.
@@ -89,6 +93,8 @@ def load(settings: ModelSettings) -> Policy:
     _check_weights(settings.name, loading, model, tokenizer)
     eos_ids = _eos_ids(settings.name, model, tokenizer)
     pad_id = tokenizer.pad_token_id
+    if settings.lora_rank:
+        add_adapters(model, settings.lora_rank, settings.lora_alpha)
     return Policy(
         model=model.to(device).eval(),
         tokenizer=tokenizer,
@@ -101,14 +107,16 @@ def load(settings: ModelSettings) -> Policy:
 
 
 def save(policy: Policy, folder: Path) -> None:
-    """Exports model and tokenizer as a folder that `load` and transformers read.
+    """Exports model and tokenizer as a folder that `load` and transformers read; adapters are
+    merged into the weights.
 
     It replaces `folder`, which a crash leaves whole or absent. Raises `SwarmNodeError`.
     """
     unfinished = folder.with_name(f".{folder.name}.saving")
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
-        policy.model.save_pretrained(unfinished)
+        merged = merged_state(policy.model) if has_adapters(policy.model) else None
+        policy.model.save_pretrained(unfinished, state_dict=merged)
         policy.tokenizer.save_pretrained(unfinished)
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)

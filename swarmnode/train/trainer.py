@@ -202,7 +202,9 @@ class Trainer:
         while True:
             try:
                 return self._accumulate(samples, anchors, size, parts, first=first)
-            except torch.OutOfMemoryError as error:
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 self._optimizer.clear_gradients()
                 if self._micro_batch_tokens <= longest:
                     raise SwarmNodeError(
@@ -304,6 +306,13 @@ class _Anchor:
 class _Pass:
     sums: PassSums
     grad_norm: float | None  # None: the optimiser step was refused
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether torch could not allocate: on a CPU it says so in a plain `RuntimeError`."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 def _parts_of(samples: Sequence[Sample]) -> list[tuple[bool, Sequence[int]]]:

@@ -22,7 +22,7 @@ from swarmnode.swarm.memory import Hub, MemoryTransport
 
 SWARM = bytes([7] * 32)
 TASK = b"add1"
-NOW = 1_800_000_000.0
+NOW = 1_790_000_000.0
 
 
 def rebuild(digest: bytes, seed: int) -> Question:

@@ -13,8 +13,8 @@ def test_late_sybils_on_few_networks_hold_little() -> None:
 
 
 def test_without_fair_shares_they_hold_what_they_offer() -> None:
-    # 80 % of the authors offer 80 %.
-    assert share("late", 5, TrustSettings(fair_shares=False)) > 0.7
+    # 80 % of the authors; honest ones have two announcements out in the first of five rounds.
+    assert share("late", 5, TrustSettings(fair_shares=False)) > 0.6
 
 
 def test_on_as_many_networks_as_keys_only_the_newcomers_lane_is_left() -> None:

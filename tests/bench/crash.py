@@ -1,6 +1,7 @@
 """What crashes cost a node: SIGKILL again and again, bad disks, a bad device, a bad loss.
 
-    python tests/bench/crash.py [--kills 1000] [--faults 5] [--seed 1] [--out FOLDER]
+    python tests/bench/crash.py [--kills 1000] [--faults 5] [--seed 1] [--minutes M]
+        [--out FOLDER]
 
 Every life is a real node, `swarmnode join --model demo --offline`, saving after every round, killed
 at random moments and at named fail points (each disk operation of its code). What it leaves on disk
@@ -32,6 +33,7 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=5, help="times that each other fault comes")
     parser.add_argument("--rounds", type=int, default=40, help="of the uninterrupted run")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=1e6, help="no kill begins later")
     parser.add_argument(
         "--out", type=Path, help="where the runs are made; default: a folder in /tmp"
     )
@@ -47,7 +49,7 @@ def measure(folder: Path, chosen: argparse.Namespace) -> int:
     loop = KillLoop(folder, chosen.rounds, rng)
     expected, points = loop.prepare()
     print(f"{len(points)} fail points in {len({p.name for p in points})} places", flush=True)
-    tally = loop.kill(chosen.kills, expected, points)
+    tally = loop.kill(chosen.kills, expected, points, began + 60 * chosen.minutes)
     told(tally, len(points))
     outcomes = others(folder, chosen.faults, expected, rng)
     table(outcomes)

@@ -420,7 +420,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, nargs="*", default=[8, 16, 32])
     parser.add_argument("--rounds", type=int, default=5, help="of each phase")
     parser.add_argument("--round-s", type=float, default=10.0)
-    parser.add_argument("--warm-up", type=int, default=2, help="rounds before the first phase")
+    parser.add_argument("--warm-up", type=int, default=8, help="rounds before the first phase")
     parser.add_argument("--audience", type=int, choices=sorted(SCALES), default=100)
     parser.add_argument("--groups", type=int, default=4, help="published by a node in a round")
     parser.add_argument("--text-bytes", type=int, default=5000, help="of a group")

@@ -163,13 +163,20 @@ class Proxies:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._links: list[Link] = []
+        self._made = 0
 
     def to(self, target_port: int) -> Link:
         """A new way to the program on this port of this machine."""
-        link = Link(f"{self._seed} {len(self._links)}", target_port, self._loop)
+        self._made += 1
+        link = Link(f"{self._seed} {self._made}", target_port, self._loop)
         asyncio.run_coroutine_threadsafe(link.listen(), self._loop).result(30)
         self._links.append(link)
         return link
+
+    def end(self, link: Link) -> None:
+        """Ends a link and all its connections; dialling it is refused from now on."""
+        asyncio.run_coroutine_threadsafe(link.close(), self._loop).result(30)
+        self._links.remove(link)
 
     def __enter__(self) -> "Proxies":
         self._thread.start()

@@ -97,7 +97,7 @@ class Swarm:
         self.nodes: list[Member] = []
         self._folder = folder
         self._proxies = proxies
-        self._closing = closing
+        closing.callback(self.close)
         self._seed = seed
         self._made = 0
 
@@ -140,9 +140,8 @@ class Swarm:
             made = NetworkTransport(
                 backend, folder / "identity.key", me.peer_id, greeting(), settings
             )
-            self._closing.callback(made.close)
             try:
-                made.open()
+                made.open()  # closes itself where it fails
             except SwarmNodeError:
                 if attempt == _STARTS - 1:
                     raise
@@ -150,10 +149,15 @@ class Swarm:
                 return made
         raise AssertionError
 
+    def close(self) -> None:
+        """Ends all nodes."""
+        for node in self.nodes:
+            node.transport.close()
+
     def leave(self, node: Member) -> None:
         """Ends a node without a word to the others."""
         node.transport.close()
-        node.link.cut()
+        self._proxies.end(node.link)
         self.nodes.remove(node)
 
     def step(self, groups: int = 1, text_bytes: int = 1000, wanted: int = 16) -> None:

@@ -99,6 +99,10 @@ say "swarmnode --version"
 podman run --rm "${hardened[@]}" "$IMAGE" --version | tee "$work/version"
 grep -Eqx "swarmnode [0-9.]+" "$work/version" || fail "swarmnode --version"
 
+say "swarmnode doctor"
+podman run --rm "${hardened[@]}" "$IMAGE" doctor --model demo --run /runs/node ||
+    fail "swarmnode doctor"
+
 say "swarmnode demo: two nodes, 14 rounds"
 podman run --rm "${hardened[@]}" --volume swarmnode-test-runs:/runs "$IMAGE" \
     demo --out /runs/demo --nodes 2 --rounds 14 || fail "swarmnode demo"
@@ -126,4 +130,4 @@ code=$(podman inspect --format '{{.State.ExitCode}}' swarmnode-test)
 [ "$code" = 0 ] || { podman logs --tail 5 swarmnode-test; fail "stopped, it exited with $code"; }
 podman logs swarmnode-test 2>&1 | tail -n 2
 
-printf '\n5 passed, 0 failed\n'
+printf '\n6 passed, 0 failed\n'

@@ -48,12 +48,16 @@ class Run:
     detail: str = ""
 
 
-def fuzz(executions: int, engine: str, seed: int, keep: bool = False) -> list[Run]:
-    """Fuzzes every target with its share of the executions."""
+def fuzz(
+    executions: int, engine: str, seed: int, keep: bool = False, only: Sequence[str] = ()
+) -> list[Run]:
+    """Fuzzes every target, or only some, with its share of the executions."""
     shares = [(name, share, True) for name, share in COUNTED.items()]
     shares += [(name, share, False) for name, share in BESIDE.items()]
     runs = []
     for name, share, counted in shares:
+        if only and name not in only:
+            continue
         # Rounded up, so that the counted ones make `executions` at least.
         run = fuzz_target(name, -int(-executions * share // 1), engine, seed, counted, keep)
         print(f"  {name}: {run.executions} executions, {run.cpu_s:.0f} s", file=sys.stderr)
@@ -114,10 +118,11 @@ def main() -> int:
     parser.add_argument("--engine", choices=("atheris", "mutation"))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--only", nargs="+", default=[], choices=(*COUNTED, *BESIDE))
     parser.add_argument("--json", type=Path, help="also writes the runs here")
     given = parser.parse_args()
     engine = given.engine or ("atheris" if has_atheris() else "mutation")
-    runs = fuzz(given.executions, engine, given.seed, given.keep)
+    runs = fuzz(given.executions, engine, given.seed, given.keep, given.only)
     print(table(runs, engine))
     if given.json:
         record = {"engine": engine, "time": time.time(), "runs": [asdict(run) for run in runs]}

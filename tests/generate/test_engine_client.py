@@ -1,6 +1,7 @@
 """The engine's process as the node sees it; `engine_program.py` stands in for the program."""
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from swarmnode.generate import engine_client
+from swarmnode.generate.choice import has_vllm
 from swarmnode.generate.engine import Batch, EngineFailed, Request
 from swarmnode.generate.engine_client import EngineProcess
 
@@ -154,3 +156,46 @@ def test_a_program_that_is_not_there_is_a_failure() -> None:
     with pytest.raises(EngineFailed, match="cannot be started"):
         process.start(64)
     process.close()
+
+
+PARENT = """
+import os, time
+from swarmnode.generate.engine_client import EngineProcess
+process = EngineProcess({}, {}, [7], 20.0)
+process._spawn(os.memfd_create("weights"))
+print(process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_the_real_process_dies_with_a_node_that_was_killed() -> None:
+    root = str(Path(__file__).resolve().parents[2])
+    node = subprocess.Popen(
+        [sys.executable, "-c", PARENT],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": root},
+    )
+    assert node.stdout is not None
+    with node.stdout as told:
+        engine = psutil.Process(int(told.readline()))
+        node.kill()
+        node.wait()
+    assert engine.wait(timeout=20) is None or not engine.is_running()
+
+
+@pytest.mark.skipif(has_vllm(), reason="it would start")
+def test_a_program_without_vllm_says_so() -> None:
+    with engine_process() as process:
+        with pytest.raises(EngineFailed, match="ModuleNotFoundError: No module named 'vllm'"):
+            process.start(64)
+        assert not process.runs
+
+
+@contextmanager
+def engine_process() -> Iterator[EngineProcess]:
+    """The real program."""
+    process = EngineProcess({"model": "tiny"}, {}, [7], 20.0)
+    try:
+        yield process
+    finally:
+        process.close()

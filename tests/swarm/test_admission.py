@@ -15,6 +15,7 @@ from swarmnode.swarm.admission import (
     refuse_announcement,
     refuse_item,
     refuse_rollout,
+    refuse_unread,
 )
 
 SWARM = bytes([7] * 32)
@@ -137,3 +138,31 @@ def test_offers_of_one_rollout_by_two_authors_are_two() -> None:
     keys = {Offer(who.public_key, item, NOW).key for who in (AUTHOR, ME)}
     assert len(keys) == 2
     assert Offer(ME.public_key, item, NOW + 1).key in keys
+
+
+ANNOUNCED = seal(announcement(), AUTHOR.seed, SWARM).frame
+STRANGER = identity.from_seed(bytes([9] * 32))
+OWN_KEY = ME.public_key
+
+
+@pytest.mark.parametrize(
+    ("frame", "publisher", "found"),
+    [
+        (ANNOUNCED, AUTHOR.peer_id, AUTHOR.public_key),
+        (ANNOUNCED, STRANGER.peer_id, Reason.NOT_ANNOUNCED),
+        (ANNOUNCED, "QmNoEd25519Key", Reason.NOT_ANNOUNCED),
+        (bytes(3016), AUTHOR.peer_id, AUTHOR.public_key),
+        (bytes(3017), AUTHOR.peer_id, Reason.TOO_LARGE),
+        # What is not of this version, or no announcement, is refused for that, later.
+        (b"\x02" + ANNOUNCED[1:], STRANGER.peer_id, STRANGER.public_key),
+        (b"\x01\x01" + ANNOUNCED[2:], STRANGER.peer_id, STRANGER.public_key),
+        (ANNOUNCED[:33], STRANGER.peer_id, STRANGER.public_key),
+        (b"", STRANGER.peer_id, STRANGER.public_key),
+        # Ours, repeated by another: that is told apart after the signature.
+        (ANNOUNCED[:2] + OWN_KEY + ANNOUNCED[34:], STRANGER.peer_id, STRANGER.public_key),
+    ],
+)
+def test_the_header_names_the_publisher(
+    frame: bytes, publisher: str, found: bytes | Reason
+) -> None:
+    assert refuse_unread(frame, publisher, OWN_KEY) == found

@@ -144,6 +144,16 @@ def test_topics_that_this_node_might_come_to_listen_to_are_remembered_to_a_limit
     assert one.cleaned("a", late, []) == late
 
 
+def test_topics_of_a_neighbour_are_known_until_it_is_gone():
+    one = gate()
+    told = rpc_pb2.RPC()
+    told.subscriptions.add(subscribe=True, topicid=TOPIC)
+    for link in "ab":
+        one.cleaned(link, told, [])
+    one.forget_all_but({"a"})
+    assert (one.topics_of("a"), one.topics_of("b")) == ({TOPIC}, frozenset())
+
+
 def test_messages_of_a_shard_pass_while_it_is_listened_to():
     one, topic = gate(), f"{TOPIC}/8/1"
     first, second = message(topic=topic), message(topic=topic)

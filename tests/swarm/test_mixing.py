@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 from fakes import own_group, peer_group
 
-from swarmnode.config import HybridSettings, SharingSettings
+from swarmnode.config import HybridSettings, SharingSettings, TrustSettings
 from swarmnode.rollout import Group, Question
 from swarmnode.swarm.ability import Ability
 from swarmnode.swarm.guard import LEAST_SHARE, WINDOW_GROUPS, Guard
@@ -199,3 +199,21 @@ def test_state_continues_where_it_was_taken() -> None:
     for found in (one, other):
         found.note_own([own_group(MIXED)] * rest)
     assert other.state() == one.state()
+
+
+def test_many_groups_of_one_author_are_chosen_no_more_often() -> None:
+    groups = [peer_group(MIXED, author=1, created=float(n)) for n in range(90)]
+    groups += [peer_group(MIXED, author=author) for author in range(2, 11)]
+
+    def share_of_one(trust: TrustSettings | None) -> float:
+        found = Mixing(SharingSettings(external=1), HybridSettings(stretch=1.0), trust)
+        practising(found)
+        chosen = [
+            group.origin
+            for seed in range(300)
+            for group in found.choose(groups, no_lag, random.Random(seed))
+        ]
+        return sum(origin is not None and origin.author[0] == 1 for origin in chosen) / len(chosen)
+
+    assert share_of_one(TrustSettings()) == pytest.approx(0.1, abs=0.05)
+    assert share_of_one(TrustSettings(fair_shares=False)) == pytest.approx(0.91, abs=0.05)

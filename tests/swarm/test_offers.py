@@ -86,3 +86,23 @@ def test_recent_ids_are_bounded_in_number_and_time() -> None:
     ids.add(key(9), 13.5)  # 2 and 3 were added at 2 s and 3 s: before 13.5 − 10
     assert list(ids.times().items()) == [(key(1), 4.0), (key(9), 13.5)]
     assert len(ids) == 2
+
+
+def test_a_flood_of_strangers_pushes_out_strangers_only() -> None:
+    offers = Offers(keep_announcements=1, max_authors=3, is_known=lambda author: author == key(0))
+    offers.add(key(0), offers_of(0, range(1)))
+    for author in range(1, 50):
+        offers.add(key(author), offers_of(author, range(author, author + 1)))
+    assert seeds(offers) == [0, 48, 49]
+    all_known = Offers(keep_announcements=1, max_authors=2, is_known=lambda author: True)
+    for author in range(5):
+        all_known.add(key(author), offers_of(author, range(author, author + 1)))
+    assert seeds(all_known) == [3, 4]
+
+
+def test_what_an_author_offers_is_dropped_at_once() -> None:
+    offers = Offers(keep_announcements=1)
+    offers.add(key(1), offers_of(1, range(2)))
+    offers.drop(key(1))
+    offers.drop(key(1))
+    assert offers.authors == 0

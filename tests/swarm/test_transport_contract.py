@@ -219,3 +219,18 @@ def _fetched(asker: Transport, holder: Transport, id: bytes, seen: Collected) ->
         asker.fetch(holder.status().peer_id, [id])
         return False
     return True
+
+
+def test_who_is_avoided_is_cut_off_and_neither_heard_nor_served(connected):
+    """The last test of this file: it leaves the swarm with two nodes that do not talk."""
+    one, other, third = connected
+    seen, avoided = Collected(), other.status().peer_id
+    one.hold(ID, b"not for everyone")
+    one.avoid(avoided, 600.0)
+    until(lambda: avoided not in one.status().peers, "the cut")
+    other.publish(b"to whom it may concern")
+    until(lambda: b"to whom it may concern" in _frames(third, seen))
+    other.fetch(one.status().peer_id, [ID])
+    until(lambda: [e for e in seen.of(other) if isinstance(e, Fetched | FetchFailed)], "an answer")
+    assert not [e for e in seen.of(other) if isinstance(e, Fetched)]
+    assert not [e for e in seen.of(one) if isinstance(e, Announced) and e.peer == avoided]

@@ -9,7 +9,7 @@ from swarmnode.train.logprob import Shortcuts, TokenStatistics, completion_logps
 
 Tiny = Callable[..., nn.Module]
 Draw = Callable[..., list[Sample]]
-PLAIN = ["llama", "llama-tied", "qwen2", "qwen3", "gpt2"]
+PLAIN = ["llama", "llama-tied", "qwen2", "qwen3", "gemma", "gpt2"]
 NOT_PLAIN = ["gemma2", "granite", "cohere"]
 
 
@@ -40,6 +40,15 @@ def test_takes_both_shortcuts_where_they_hold(tiny: Tiny, family: str) -> None:
     assert measure(tiny(family)) == Shortcuts(plain_head=True, shared_prompts=True)
 
 
+def test_what_a_model_cannot_is_said(tiny: Tiny, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    # Gemma 3 has sliding windows, Gemma 2 also a cap on its logits.
+    assert measure(tiny("gemma3")) == Shortcuts(plain_head=True, shared_prompts=False)
+    assert "training on whole sequences" in caplog.text
+    assert measure(tiny("gemma2")) == Shortcuts()
+    assert "training by the model's own forward" in caplog.text
+
+
 @pytest.mark.parametrize("family", NOT_PLAIN)
 def test_takes_no_shortcut_where_logits_are_changed(tiny: Tiny, family: str) -> None:
     assert measure(tiny(family)) == Shortcuts(plain_head=False, shared_prompts=False)
@@ -52,7 +61,7 @@ def test_a_cap_far_above_the_logits_is_still_noticed(tiny: Tiny) -> None:
     assert not measure(model).plain_head
 
 
-@pytest.mark.parametrize("family", PLAIN + NOT_PLAIN)
+@pytest.mark.parametrize("family", [*PLAIN, "gemma3", *NOT_PLAIN])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_equals_the_models_own_logits_one_sequence_at_a_time(
     tiny: Tiny, draw_samples: Draw, family: str, temperature: float

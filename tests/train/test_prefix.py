@@ -26,7 +26,7 @@ def tensors(samples: list[Sample]) -> tuple[Tensor, Tensor, Tensor]:
     return batch.input_ids, batch.attention_mask, batch.completion_mask
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gpt2"])
+@pytest.mark.parametrize("family", ["llama", "llama-tied", "qwen2", "qwen3", "gemma", "gpt2"])
 def test_states_and_gradients_equal_those_of_full_sequences(tiny: Tiny, family: str) -> None:
     model = tiny(family).double()
     results = []

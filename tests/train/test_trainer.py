@@ -317,22 +317,28 @@ def test_dropout_is_off_in_training(tiny: Tiny, draw_samples: Draw) -> None:
 
 
 class RowLimit:
-    """A forward hook: a device whose memory holds `rows` sequences."""
+    """A forward hook: a device whose memory holds `rows` sequences; a GPU or a CPU."""
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, device: str = "cuda") -> None:
         self.rows = rows
+        self.device = device
         self.failures = 0
 
     def __call__(self, _: nn.Module, args: tuple[Tensor, ...]) -> None:
         if len(args[0]) > self.rows:
             self.failures += 1
+            if self.device == "cpu":
+                torch.empty(2**60)  # more than any machine has: what torch really says then
             raise torch.OutOfMemoryError("CUDA out of memory")
 
 
-def test_out_of_memory_trains_on_in_smaller_micro_batches(tiny: Tiny, draw_samples: Draw) -> None:
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_out_of_memory_trains_on_in_smaller_micro_batches(
+    tiny: Tiny, draw_samples: Draw, device: str
+) -> None:
     samples = draw_samples(seed=7, count=8)
     unlimited, limited = tiny("gpt2").double(), tiny("gpt2").double()
-    limit = RowLimit(3)
+    limit = RowLimit(3, device)
     limited.get_input_embeddings().register_forward_pre_hook(limit)
     trainer = Trainer(limited, TrainSettings(lr=1e-3), pad_token_id=0)
     report = trainer.step(samples)
@@ -343,6 +349,39 @@ def test_out_of_memory_trains_on_in_smaller_micro_batches(tiny: Tiny, draw_sampl
     assert failures > 0
     trainer.step(samples)
     assert limit.failures == failures  # the smaller size is kept
+
+
+def test_memory_that_runs_out_in_the_backward_pass_loses_nothing(
+    tiny: Tiny, draw_samples: Draw
+) -> None:
+    samples = draw_samples(seed=7, count=8)
+    unlimited, limited = tiny("gpt2").double(), tiny("gpt2").double()
+    left = [1]
+
+    def run_out(gradient: Tensor) -> Tensor:
+        if left:
+            left.pop()
+            torch.empty(2**60)
+        return gradient
+
+    # Gradients of later layers are there by then.
+    limited.get_input_embeddings().weight.register_hook(run_out)
+    report = train(limited, samples, lr=1e-3)
+    expected = train(unlimited, samples, lr=1e-3)
+    assert report.micro_batches > expected.micro_batches
+    assert report.grad_norm == pytest.approx(expected.grad_norm, rel=1e-9)
+    torch.testing.assert_close(weights(limited), weights(unlimited), rtol=1e-7, atol=1e-9)
+
+
+def test_another_error_is_not_taken_for_lack_of_memory(tiny: Tiny, draw_samples: Draw) -> None:
+    model = tiny("llama")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("shapes do not fit")
+
+    model.get_input_embeddings().register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        train(model, draw_samples(seed=7, count=3))
 
 
 def test_a_sample_that_never_fits_is_an_environment_error(tiny: Tiny, draw_samples: Draw) -> None:

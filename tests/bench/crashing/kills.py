@@ -75,12 +75,12 @@ class KillLoop:
         self._run = self._new_run()
         return expected, sorted(found)
 
-    def kill(self, count: int, expected: Reference, points: list[FailPoint]) -> Tally:
-        """Kills `count` lives."""
+    def kill(self, count: int, expected: Reference, points: list[FailPoint], until: float) -> Tally:
+        """Kills `count` lives, fewer if it is `until` (Unix seconds) before."""
         tally = Tally()
         turns, shown = self._turns(points), 0
         before = Verdict((), 0, 0)
-        while tally.total < count:
+        while tally.total < count and time.time() < until:
             if tally.total % 100 == 0 and tally.total > shown:
                 shown = tally.total
                 told = f"{shown} kills, corrupt {len(tally.corrupt)}, lost {dict(tally.lost)}"

@@ -23,14 +23,15 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from swarmnode.assembly import make_engine, make_generator
+from swarmnode import config
 from swarmnode.config import ModelSettings, Settings
 from swarmnode.generate.encode import text_codec
-from swarmnode.generate.engine import Batch, Request
+from swarmnode.generate.engine import Batch, EngineFailed, Request
 from swarmnode.generate.engine_client import EngineProcess
 from swarmnode.generate.prompt import prompt_encoder
 from swarmnode.generate.vllm import VLLMGenerator
 from swarmnode.generate.weights import handed_over
+from swarmnode.generation import make_engine, make_generator, open_generator
 from swarmnode.rollout import Question
 from swarmnode.train.policy import Policy
 from swarmnode.train.policy import load as load_policy
@@ -169,8 +170,6 @@ def _check_lora(engine: EngineProcess, model: PreTrainedModel) -> None:
 
 def _check_bad_weights(engine: EngineProcess, model: PreTrainedModel) -> None:
     """A weight that was left out would be random numbers from here on."""
-    from swarmnode.generate.engine import EngineFailed
-
     some = [(name, tensor) for name, tensor in handed_over(model) if "norm" not in name]
     with pytest.raises(EngineFailed, match="weights were not handed over, such as model"):
         engine.load(some, 4)
@@ -203,20 +202,12 @@ def vllm(policy: Policy) -> Iterator[VLLMGenerator]:
 
 
 def _generator(policy: Policy, engine: str):
-    from swarmnode.assembly import open_generator
-
     prompts = prompt_encoder(policy.tokenizer, text_codec(policy.tokenizer))
     generate = {"max_new_tokens": 8, "temperature": 0.9, "engine_silence_s": 600.0}
-    settings = config_with({"generate": generate | {"engine": engine}})
+    settings = config.load(None, {"generate": generate | {"engine": engine}})
     if engine == "hf":
         return make_generator(policy, prompts, settings, 7)
     return open_generator("vllm", policy, prompts, settings, 7, 1)
-
-
-def config_with(flags) -> Settings:
-    from swarmnode import config
-
-    return config.load(None, flags)
 
 
 QUESTIONS = [
