@@ -19,6 +19,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from simulated_swarm.swarm import Plan, Swarm
 
+from swarmnode.swarm.sharding import AUDIENCE, SCALES
+
 _COLUMNS = {
     "nodes": "nodes",
     "shards_median": "shards",
@@ -53,6 +55,7 @@ def main() -> None:
             max_age_s=given.max_age_s,
             warm_up=given.warm_up,
             trust=given.trust,
+            audience=given.audience,
         )
         swarm = Swarm(plan)
         measured = swarm.run(_tell)
@@ -86,6 +89,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--liars", type=float, default=0.02, help="share of nodes that lie")
     parser.add_argument("--text-bytes", type=int, default=60, help="of one completion")
     parser.add_argument("--max-age-s", type=float, default=600.0, help="of a rollout")
+    parser.add_argument("--audience", type=int, choices=SCALES, default=AUDIENCE)
     parser.add_argument(
         "--no-trust", dest="trust", action="store_false", help="strangers are not limited: quicker"
     )

@@ -153,9 +153,21 @@ class ImpatientOne(Member):
         self.exchange._asking = Impatient(self.transport, self.public_key)
 
 
+class Inventor(Member):
+    """Says that it took what it never asked for."""
+
+    def run_round(self, now: float) -> Round:
+        done = super().run_round(now)
+        for arrival in done.arrived[:1]:
+            origin = replace(arrival.origin, rollout_id=self.rng.randbytes(32))
+            done.arrived.append(replace(arrival, origin=origin))
+        return done
+
+
 @pytest.mark.parametrize(
     ("kind", "seen"),
     [
+        (Inventor, "not asked for"),
         (Hoarder, "trained on twice"),
         (CarelessOne, "taken twice"),
         (ForgetfulOne, "forgotten that was asked for and can be had"),

@@ -1,5 +1,6 @@
 """What must hold in every round of every node, whatever the network does."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 
@@ -15,9 +16,8 @@ from swarmnode.swarm.copies import MAX_QUESTIONS, MAX_SKETCHES, MAX_TEXTS
 from swarmnode.swarm.exchange import MAX_REMEMBERED
 from swarmnode.swarm.numbers import MAX_ANSWERED
 from swarmnode.swarm.offers import MAX_AUTHORS
-from swarmnode.swarm.sharding import MAX_LOBBY, MAX_SHARD
+from swarmnode.swarm.sharding import LARGE, MAX_LOBBY, MAX_SHARD, Scale
 
-_MAX_LISTENING = 24
 _MAX_HELD = 1024
 
 
@@ -29,7 +29,9 @@ class Checks:
     """Checks rounds, and counts what has no bound but tells something. `known` authors are
     remembered at most by the rules for strangers."""
 
-    def __init__(self, sharing: SharingSettings, air: Air, known: int) -> None:
+    def __init__(
+        self, sharing: SharingSettings, air: Air, known: int, scale: Scale = LARGE
+    ) -> None:
         self.count: Counter[str] = Counter()
         self.largest: Counter[str] = Counter()  # sizes of structures
         self._sharing = sharing
@@ -47,7 +49,8 @@ class Checks:
             "asking": MAX_AUTHORS + MAX_PEERS * MAX_WANTED,
             "kept": 64,
             "sharding": MAX_LOBBY + MAX_SHARD,
-            "listening": _MAX_LISTENING,
+            # The shards drawn, with their halves and doubles.
+            "listening": 4 * math.floor(scale.audience / scale.least_authors + 1),
             "pool": sharing.pool_groups,
             "outbox": _MAX_HELD,
             "seen": MAX_REMEMBERED,

@@ -18,6 +18,7 @@ from swarmnode.swarm.exchange import Exchange
 from swarmnode.swarm.mixing import Mixing
 from swarmnode.swarm.pool import Pool
 from swarmnode.swarm.publishing import Published
+from swarmnode.swarm.sharding import AUDIENCE
 
 SWARM = bytes(range(32))
 TASK = b"task"
@@ -40,6 +41,7 @@ class Setting:
     text_bytes: int
     rebuild: Callable[[bytes, int], Question] = question
     trust: TrustSettings = TrustSettings()  # noqa: RUF009  frozen
+    audience: int = AUDIENCE
 
 
 @dataclass
@@ -75,6 +77,7 @@ class Member:
             tasks=[TASK],
             rebuild=setting.rebuild,
             trust=setting.trust,
+            audience=setting.audience,
             seal=signing.seal,
             open_frame=signing.open_frame,
             read_offers=signing.read_offers,

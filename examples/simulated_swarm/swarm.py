@@ -17,7 +17,7 @@ from simulated_swarm.member import SWARM, Liar, Member, Setting, question
 from simulated_swarm.signing import StandIn
 from swarmnode.config import SharingSettings, TrustSettings
 from swarmnode.rollout import Question
-from swarmnode.swarm.sharding import SAMPLE, SPLIT_ABOVE
+from swarmnode.swarm.sharding import AUDIENCE, SCALES
 from swarmnode.swarm.transport import Announced
 
 _START = 1_700_000_000.0
@@ -46,8 +46,9 @@ class Plan:
     max_age_s: float = 600.0
     upload: float = float("inf")
     warm_up: int = 10  # rounds that are not measured
-    # The rules for strangers (`TrustSettings`), which take half of the time and of the memory.
+    # The rules for strangers (`TrustSettings`), which keep a third of what a node keeps.
     trust: bool = True
+    audience: int = AUDIENCE  # authors that a node hears: one of `SCALES`
     max_authors: int = TrustSettings().max_authors  # that these rules remember
 
 
@@ -70,14 +71,18 @@ class Swarm:
         sharing = SharingSettings(max_age_s=plan.max_age_s, external=plan.questions)
         book = _book(self._rng)
         trust = TrustSettings(max_authors=plan.max_authors) if plan.trust else _TRUSTING
-        self._setting = Setting(sharing, plan.questions, book, plan.text_bytes, rebuild, trust)
-        self._checks = Checks(sharing, self._air, trust.max_authors)
+        self._setting = Setting(
+            sharing, plan.questions, book, plan.text_bytes, rebuild, trust, plan.audience
+        )
+        self._checks = Checks(sharing, self._air, trust.max_authors, SCALES[plan.audience])
         self._due: list[tuple[float, int, Member]] = []
         self._numbers = itertools.count()
         self._node_rounds = 0
         self._bytes_in = self._bytes_out = 0
         self._trained = self._arrived = self._asked = 0
         self._met: dict[bytes, set[bytes]] = {}
+        self._fed: dict[bytes, float] = {}  # when a node last trained on peers' groups, or came
+        self._longest_hungry_s = 0.0
         self.residents: list[Member] = []
         self.sizes: list[dict[str, int]] = []  # largest of each tenth of the rounds
 
@@ -122,6 +127,10 @@ class Swarm:
         self._checks.check(member, done, now)
         if member.round % 10 == 0:
             self._checks.check_nothing_is_lost(member, now)
+        if done.chosen:
+            hungry_s = now - self._fed.get(member.public_key, now)
+            self._longest_hungry_s = max(self._longest_hungry_s, hungry_s)
+            self._fed[member.public_key] = now
         self._node_rounds += 1
         self._trained += len(done.chosen)
         self._arrived += len(done.arrived)
@@ -144,6 +153,7 @@ class Swarm:
         member.transport.open()
         # It listens while it answers its first questions.
         first = self._air.now + after_s + self.plan.round_s
+        self._fed[member.public_key] = first
         heapq.heappush(self._due, (first, number, member))
 
     def _leave(self, member: Member) -> None:
@@ -152,13 +162,15 @@ class Swarm:
         member.transport.close()
         self._checks.forget(member)
         self._met.pop(member.public_key, None)
+        self._fed.pop(member.public_key, None)
 
     def _tell_of_the_swarm(self) -> None:
         """A large swarm did not start at once: all have heard who was there before."""
-        if self.plan.nodes <= SPLIT_ABOVE:
+        scale = SCALES[self.plan.audience]
+        if self.plan.nodes <= scale.split_above:
             return
         members = [member for _, _, member in self._due]
-        for member in heapq.nsmallest(SAMPLE, members, key=lambda m: rank_of(m.public_key)):
+        for member in heapq.nsmallest(scale.sample, members, key=lambda m: rank_of(m.public_key)):
             beacon = Announcement.build(
                 round=0, created=_START, policy_version=0, model_label="", items=[]
             )
@@ -173,6 +185,7 @@ class Swarm:
         self._bytes_in = self._bytes_out = self._node_rounds = 0
         self._trained = self._arrived = self._asked = 0
         self._met.clear()
+        self._longest_hungry_s = 0.0
         for _, _, member in self._due:
             member.transport.bytes_in = member.transport.bytes_out = 0
             member.exchange.missed.clear()
@@ -207,6 +220,7 @@ class Swarm:
             "share_of_peers_reached": round(
                 sum(met) / max(1, len(met)) / max(1, self.plan.nodes - 1), 4
             ),
+            "longest_without_peers_groups_s": round(self._longest_hungry_s, 1),
             "shards_median": shards[len(shards) // 2],
             "shards_range": [shards[0], shards[-1]],
             "given_up": self._checks.count["given_up"],
