@@ -46,6 +46,8 @@ def test_a_missed_figure_and_a_broken_part_are_missed(
     assert "NO  a: 3 s (target < 3)" in capsys.readouterr().out
     assert run(monkeypatch, tmp_path, "def measure(short):\n    raise KeyError('gone')") == 1
     assert "KeyError: 'gone'" in capsys.readouterr().out
+    assert run(monkeypatch, tmp_path, "IN_CI = False\ndef measure(short):\n    return 1 / 0") == 0
+    assert "part (left out" in capsys.readouterr().out
     assert figure("b", float("nan"), "s", "<", 3).ok is False
 
 
