@@ -120,7 +120,7 @@ def test_export_is_the_newest_checkpoint_as_transformers_loads_it(
         assert result.returncode == 0, result.stderr
         assert f"pushed to {hub.address}/me/it" in result.stdout
         (created,) = hub.created
-        assert (created["organization"], created["name"], created["private"]) == ("me", "it", True)
+        assert created == {"organization": "me", "name": "it", "visibility": "private"}
         assert hub.commits == 1
         assert hub.files == {path.name: path.read_bytes() for path in out.iterdir()}
     code = (
