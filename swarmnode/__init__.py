@@ -15,6 +15,8 @@
 | `unknown_fields.py` | what could have stood where a file has an unknown field |
 | `rollout.py` | the records that cross layers |
 | `questions.py`, `samples.py` | manifest → tasks; groups → training samples |
+| `defending.py` | what this node takes from peers' texts beyond the verified answer |
+| `probing.py`, `rolling_back.py` | when the policy went wrong, and the way back |
 | `generation.py`, `ahead.py` | settings → what answers; a round's questions asked before it |
 | `breadth.py`, `gain.py` | how many answers a question gets; what peers give this node |
 | `evaluation.py` | held-out accuracy |

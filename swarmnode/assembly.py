@@ -18,6 +18,7 @@ from protocol.errors import Reason
 from swarmnode import manifest
 from swarmnode.breadth import Breadth
 from swarmnode.config import Settings, corrected
+from swarmnode.defending import REASONS, Defence
 from swarmnode.errors import ConfigError
 from swarmnode.evaluation import check_held_out
 from swarmnode.failures import Cause
@@ -32,7 +33,9 @@ from swarmnode.identity import Identity, load_or_create
 from swarmnode.manifest import Manifest
 from swarmnode.metrics import Metrics
 from swarmnode.networking import ADDRESSES
+from swarmnode.probing import FAULTS
 from swarmnode.questions import open_tasks, swarm_id
+from swarmnode.rolling_back import Rollback
 from swarmnode.run_directory import MANIFEST, RunDirectory
 from swarmnode.swarm.alone import Alone
 from swarmnode.swarm.conversion import Arrival
@@ -74,6 +77,8 @@ class Parts:
     exchange: Exchange
     pool: Pool
     mixing: Mixing
+    defence: Defence
+    rollback: Rollback
     gain: GainEstimate
     breadth: Breadth
     scorer: Scorer
@@ -162,7 +167,9 @@ def assemble(
             sharing.max_wait_rounds,
             foreign.max_uses if foreign else 1,
         ),
-        mixing=Mixing(sharing, settings.hybrid, settings.trust),
+        mixing=Mixing(sharing, settings.hybrid, settings.trust, settings.defence),
+        defence=Defence(settings.defence, swarm.answer_format, codec.encode_spans),
+        rollback=Rollback(settings.defence, directory.path / "good"),
         gain=GainEstimate(),
         breadth=Breadth(settings.generate.completions, settings.generate.most_completions),
         scorer=scorer,
@@ -214,10 +221,12 @@ def _open_metrics(
     directory: RunDirectory,
     closing: ExitStack,
 ) -> Metrics:
-    known: dict[str, list[str]] = {
+    known: dict[str, Sequence[str]] = {
         "rollouts_refused": [*Reason],
         "rollouts_missed": [*FetchProblem],
         "alone": [*Alone],
+        "completions_dropped": REASONS,
+        "rollbacks": FAULTS,
         "rounds_failed": [*Cause],
     }
     metrics = Metrics(settings.metrics.host, settings.metrics.port, known)

@@ -130,6 +130,10 @@ class HybridSettings(Section, frozen=True):
     max_lag: NonNegative = 16  # policy versions of the author since it answered
     guard: bool = True
     # How they enter the loss.
+    # What is imitated of a peer's text outside its verified answer: all, nothing, or what this
+    # node might have written itself (`train/unverified.py`).
+    unverified: Literal["all", "likely", "none"] = "likely"
+    least_probability: Annotated[float, Meta(gt=0, lt=1)] = 0.02  # of a token that is likely
     negatives: Literal["drop", "taper", "keep"] = "drop"
     advantage: Literal["mean_std", "mean", "maxrl"] = "mean_std"
     margin: NonNegativeFloat = 0.3  # the baseline lies this far below the group's mean reward
@@ -139,6 +143,24 @@ class HybridSettings(Section, frozen=True):
     shaping: NonNegativeFloat = 0.0  # γ of LUFFY's p / (p + γ); 0: log p
     normaliser: Literal["separate", "joint"] = "joint"
     weight: NonNegativeFloat = 1.0  # λ, of peers' part of the loss
+
+
+class DefenceSettings(Section, frozen=True):
+    """What keeps peers' text from teaching more than its verified answer (`defending.py`). Each
+    part has its switch; none asks a model to judge. What is masked or dropped is counted."""
+
+    equations: bool = True  # drop completions with a false equation (`tasks/equations.py`)
+    novelty: bool = True  # drop those with phrases that recur in peers' text only
+    # Drop those whose text around the answer is longer than this many times what nineteen of twenty
+    # own answers to the task stay below; 0: no bound.
+    max_length: NonNegativeFloat = 1.25
+    max_advantage: NonNegativeFloat = 4.0  # of a peer's completion; 0: no bound
+    # Of a round's peers' groups, unless there are too few authors for that; 1: no limit.
+    author_share: Annotated[float, Meta(gt=0, le=1)] = 0.34
+    per_question: NonNegative = 1  # peers' groups on one question in a round; 0: no limit
+    # Rounds between looks at the probe, fixed held-out questions (`probing.py`); 0: never.
+    probe_every: NonNegative = 0
+    probe_questions: Positive = 32  # in all
 
 
 class TrustSettings(Section, frozen=True):
@@ -276,6 +298,7 @@ class Settings(Section, frozen=True):
     generate: GenerateSettings = GenerateSettings()
     sharing: SharingSettings = SharingSettings()
     hybrid: HybridSettings = HybridSettings()
+    defence: DefenceSettings = DefenceSettings()
     trust: TrustSettings = TrustSettings()
     train: TrainSettings = TrainSettings()
     network: NetworkSettings = NetworkSettings()

@@ -81,6 +81,8 @@ _LABELLED = {
     "trained_tokens": ("Tokens trained on.", "source"),
     "rollouts_refused": ("Refusals of what peers sent.", "reason"),
     "rollouts_missed": ("Rollouts asked for and not delivered.", "problem"),
+    "completions_dropped": ("Peers' right completions not imitated.", "reason"),
+    "rollbacks": ("Returns to the last good checkpoint, by what the probe saw.", "fault"),
     "rounds_failed": ("Rounds given up because the environment failed.", "cause"),
     "network_dropped": ("Items lost because a queue was full.", "queue"),
     "phase_seconds": ("Where the time of the rounds went.", "phase"),
@@ -249,6 +251,8 @@ class Metrics:
         trained.labels("external").inc(new.tokens_trained_external - old.tokens_trained_external)
         self._count_labelled("rollouts_refused", new.refused, old.refused)
         self._count_labelled("rollouts_missed", new.missed, old.missed)
+        self._count_labelled("completions_dropped", new.dropped, old.dropped)
+        self._count_labelled("rollbacks", new.rollbacks, old.rollbacks)
         self._count_labelled("network_dropped", report.network_dropped, self._seen.dropped)
         self._seen = _Seen(
             new,

@@ -174,6 +174,7 @@ class Node:
             self._free_or_use_engine()
             groups = [published.group for published in own]
             step = self._train([*groups, *filter(None, second)], chosen)
+            self._probe()
         self._seconds["total"] = time.perf_counter() - started
         report = self._report(groups, arrived, chosen, step)
         self._record(report)
@@ -232,6 +233,7 @@ class Node:
         ]
         groups = [published.group for published in own]
         self._parts.mixing.note_own(groups)
+        self._parts.defence.note_own(groups)
         self._parts.breadth.note(groups)
         return own
 
@@ -272,6 +274,7 @@ class Node:
             arrived.append(group)
             if parts.mixing.is_useful(group):
                 parts.pool.add(group)
+        parts.defence.note_peers(arrived)
         self._progress.totals.accepted += len(arrived)
         return arrived
 
@@ -298,8 +301,11 @@ class Node:
             return parts.trainer.step([])
 
         def advantages(task: str, rewards: Sequence[float]) -> Sequence[float]:
-            return foreign_advantages(rewards, parts.mixing.ability.rate(task), hybrid)
+            rate = parts.mixing.ability.rate(task)
+            return parts.defence.bounded(foreign_advantages(rewards, rate, hybrid))
 
+        # The published rule stays as it is published.
+        is_hybrid = self._settings.sharing.rule == "hybrid"
         samples = samples_of(
             [*own, *chosen],
             advantage=self._settings.train.advantage,
@@ -307,8 +313,11 @@ class Node:
             encode_text=self._parts.codec.encode,
             eos_id=self._parts.policy.eos_ids[0],
             max_completion_tokens=_LONGEST_EXTERNAL * self._settings.generate.max_new_tokens,
-            foreign_advantages=advantages if self._settings.sharing.rule == "hybrid" else None,
+            foreign_advantages=advantages if is_hybrid else None,
+            is_imitable=parts.defence.is_imitable if is_hybrid else lambda group, completion: True,
+            verified=parts.defence.verified_marks if is_hybrid else None,
         )
+        parts.rollback.note(chosen, parts.codec.encode)
         share = parts.mixing.foreign_share
         every = self._settings.sharing.gain_every
         is_measured = every > 0 and self._progress.round % every == 0
@@ -355,6 +364,7 @@ class Node:
         totals.fetched = exchange.fetched
         totals.refused = {reason.value: count for reason, count in exchange.refused.items()}
         totals.missed = dict(exchange.missed)
+        totals.dropped = dict(self._parts.defence.dropped)
         totals.bytes_in = self._bytes_before[0] + network.bytes_in
         totals.bytes_out = self._bytes_before[1] + network.bytes_out
         totals.wall_s += self._seconds["total"]
@@ -393,6 +403,16 @@ class Node:
             "evaluation round=%d held_out=%.3f constant_baseline=%.3f",
             progress.round, evaluation.mean_accuracy, evaluation.mean_constant_baseline,
         )  # fmt: skip
+
+    def _probe(self) -> None:
+        """Looks at the policy where that is due; goes back to the last good one if need be."""
+        progress, parts = self._progress, self._parts
+        if not self._takes or not parts.rollback.is_due(progress.round):
+            return
+        found = parts.rollback.look(parts, progress.round)
+        if found is not None:
+            rollbacks = progress.totals.rollbacks
+            rollbacks[found.fault] = rollbacks.get(found.fault, 0) + 1
 
     def _write_run_files(self) -> None:
         self._directory.write("config.toml", config.dump(self._settings))

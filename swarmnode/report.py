@@ -38,6 +38,9 @@ class Totals:
     rounds_without_step: int = 0
     rounds_failed: int = 0
     scorer_failures: int = 0
+    # Peers' right completions not imitated, by reason, and returns to the last good checkpoint.
+    dropped: dict[str, int] = field(default_factory=dict)
+    rollbacks: dict[str, int] = field(default_factory=dict)
     wall_s: float = 0.0
 
     def note_trained_from(self, peer: str) -> None:

@@ -138,4 +138,9 @@ def _restored(found: checkpoint.Checkpoint, parts: Parts) -> Progress:
 
 def _remembering(parts: Parts) -> dict[str, Any]:
     """The parts that decide by what they saw, by their name in a checkpoint."""
-    return {"mixing": parts.mixing, "gain": parts.gain, "breadth": parts.breadth}
+    return {
+        "mixing": parts.mixing,
+        "gain": parts.gain,
+        "breadth": parts.breadth,
+        "rollback": parts.rollback,
+    }

@@ -8,6 +8,7 @@ group's baseline.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from swarmnode.rollout import Completion, Group
 from swarmnode.train.advantage import group_advantages
@@ -15,6 +16,12 @@ from swarmnode.train.batch import Sample
 
 ForeignAdvantages = Callable[[str, Sequence[float]], Sequence[float]]
 """(task, rewards of one question) → the advantages of peers' completions, in the same order."""
+
+IsImitable = Callable[[Group, Completion], bool]
+"""Whether a peer's completion may be trained on (`defending.py`)."""
+
+Verified = Callable[[Group, Completion], Sequence[bool]]
+"""Which tokens of a peer's text, as `encode_text` gives them, are of its verified answer."""
 
 
 def samples_of(
@@ -26,11 +33,14 @@ def samples_of(
     eos_id: int,
     max_completion_tokens: int,
     foreign_advantages: ForeignAdvantages | None = None,
+    is_imitable: IsImitable = lambda group, completion: True,
+    verified: Verified | None = None,
 ) -> list[Sample]:
     """The samples of these groups, own and peers'; `advantage` names the rule.
 
     Groups on one question share their baseline: their rewards count as those of one group. With
-    `foreign_advantages` peers' completions get those, and one with 0 is left out.
+    `foreign_advantages` peers' completions get those, and one with 0 is left out. What a peer wrote
+    is left out too where it is not `is_imitable`; `verified` marks the tokens of its answer.
     """
     samples = []
     joined = _joined_rewards(groups)
@@ -52,11 +62,22 @@ def samples_of(
             if completion.token_ids is None:
                 end = (eos_id,) if completion.ended else ()
                 ids = (*encode_text(completion.text), *end)
-                if 0 < len(ids) <= max_completion_tokens:
-                    samples.append(_external(prompt, ids, value, completion))
+                if not 0 < len(ids) <= max_completion_tokens or not is_imitable(group, completion):
+                    continue
+                sample = _external(prompt, ids, value, completion)
+                if verified is not None:
+                    sample = replace(sample, verified=_marks(verified(group, completion), ids))
+                samples.append(sample)
             else:
                 samples.append(Sample(prompt, completion.token_ids, value, False, completion.logps))
     return samples
+
+
+def _marks(marks: Sequence[bool], ids: Sequence[int]) -> tuple[bool, ...]:
+    """The marks of a text's tokens, and that of EOS, if there is one: to end where the answer ends
+    is a part of it."""
+    ends = bool(marks) and marks[-1]
+    return (*marks, *(ends for _ in ids[len(marks) :]))
 
 
 def _joined_rewards(groups: Sequence[Group]) -> dict[tuple[bytes, int], list[float]]:

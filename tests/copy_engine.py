@@ -87,6 +87,6 @@ def unpadded(name: str, tensor: Tensor, shape: torch.Size) -> Tensor:
     if tensor.shape == shape:
         return tensor
     if name.endswith("o_proj.weight"):
-        return tensor.view(shape[0], -1, 32)[:, :, :24].reshape(shape)
+        return tensor.view(shape[0], -1, 16)[:, :, :12].reshape(shape)
     scale = math.sqrt(24 / 32) if "q_proj" in name else 1.0
-    return scale * tensor.view(-1, 32, shape[1])[:, :24].reshape(shape)
+    return scale * tensor.view(-1, 16, shape[1])[:, :12].reshape(shape)

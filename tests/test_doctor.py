@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from swarmnode import config, doctor, identity
+from swarmnode import config, doctor, identity, joining
 from swarmnode.config import ModelSettings, NetworkSettings, Settings
 from swarmnode.doctor import machine, model, network
 from swarmnode.doctor.check import Level
+from swarmnode.errors import ConfigError
 from swarmnode.tasks import scorer
 
 DEMO_PARAMETERS = 257_376  # as the README says
@@ -37,6 +38,34 @@ def test_a_model_that_does_not_fit_is_a_problem_and_a_tight_one_a_warning() -> N
         assert (check.level, bool(check.fix)) == (level, True)
     unknown = model.memory(settings(), model.Size(None, is_bfloat16=False))
     assert unknown.level is Level.WARNING
+
+
+def model_folder(path: Path, parameters: int) -> str:
+    """A folder that says how large its model is, without a weight in it."""
+    header = json.dumps({"w": {"dtype": "F32", "shape": [parameters], "data_offsets": [0, 0]}})
+    content = len(header).to_bytes(8, "little") + header.encode()
+    (path / "model.safetensors").write_bytes(content)
+    layers = {"num_hidden_layers": 8, "hidden_size": 4096, "num_attention_heads": 32}
+    (path / "config.json").write_text(json.dumps(layers))
+    return str(path)
+
+
+def test_join_refuses_what_does_not_fit_and_warns_of_what_may_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    have, _ = model._available("cpu")
+
+    def chosen(parameters: int) -> Settings:
+        return settings(model={"name": model_folder(tmp_path, parameters), "device": "cpu"})
+
+    with pytest.raises(ConfigError, match=r"not enough memory: .* needs .* GB, .* free in .*: "):
+        joining._check_memory(chosen(int(2 * have / 16)))
+    assert caplog.text == ""
+    joining._check_memory(chosen(int(0.9 * (have - 10**9) / 16)))
+    assert "it may be too little: try " in caplog.text
+    caplog.clear()
+    joining._check_memory(settings())  # the demo model
+    assert caplog.text == ""
 
 
 def test_a_copy_for_the_divergence_is_counted() -> None:

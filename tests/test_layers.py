@@ -85,6 +85,13 @@ LAYERS = {
     "swarmnode.train.footprint": Layer("swarmnode.config", "msgspec"),
     "swarmnode.train": Layer(f"swarmnode.train swarmnode.config {RECORDS}", TORCH),
     #
+    "swarmnode.defending": Layer(
+        f"{RECORDS} swarmnode.config swarmnode.swarm.novelty swarmnode.tasks"
+    ),
+    "swarmnode.probing": Layer("swarmnode.rollout swarmnode.swarm.novelty"),
+    "swarmnode.rolling_back": Layer(
+        f"{RECORDS} swarmnode.config swarmnode.probing swarmnode.train swarmnode.assembly"
+    ),
     "swarmnode.ahead": Layer("swarmnode.rollout"),
     "swarmnode.generation": Layer(
         "swarmnode.config swarmnode.generate swarmnode.train.policy", "torch transformers"

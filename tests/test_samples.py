@@ -1,9 +1,10 @@
 """From groups to what is trained on: whose tokens, which advantages, what is left out."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
-from fakes import FakeTasks, own_group, peer_group
+from fakes import FakeTasks, completion, own_group, peer_group
 
 from swarmnode.rollout import Group
 from swarmnode.samples import ForeignAdvantages, samples_of
@@ -112,3 +113,40 @@ def test_too_long_a_text_is_left_out_and_still_counts_in_the_baseline() -> None:
         (98, EOS),
     ]
     assert [sample.advantage for sample in found] == [0.75, -0.25, -0.25]  # mean of four, 1/4
+
+
+def test_marks_the_answers_tokens_and_an_end_right_behind_it() -> None:
+    def marked(text: str, ended: bool = True) -> tuple[bool, ...] | None:
+        group = peer_group([1.0, 0.0], [text, "x"])
+        whole = replace(group, completions=(completion(text, ended=ended), group.completions[1]))
+        found = samples_of(
+            [whole],
+            advantage="mean",
+            encode_prompt=lambda prompt: [len(prompt)],
+            encode_text=lambda text: [ord(character) for character in text],
+            eos_id=EOS,
+            max_completion_tokens=10,
+            verified=lambda group, completion: [c.isdigit() for c in completion.text],
+        )
+        return found[0].verified
+
+    assert marked("a1") == (False, True, True)
+    assert marked("1a") == (True, False, False)
+    assert marked("a1", ended=False) == (False, True)
+    assert samples(peer_group([1.0, 0.0]))[0].verified is None
+
+
+def test_leaves_out_what_is_not_imitable_and_keeps_it_in_the_baseline() -> None:
+    group = peer_group([1.0, 1.0, 0.0, 0.0], ["a", "b", "c", "d"])
+    found = samples_of(
+        [group],
+        advantage="mean",
+        encode_prompt=lambda prompt: [len(prompt)],
+        encode_text=lambda text: [ord(character) for character in text],
+        eos_id=EOS,
+        max_completion_tokens=10,
+        is_imitable=lambda group, completion: completion.text != "b",
+    )
+    assert [(s.completion_ids[0], s.advantage) for s in found] == [
+        (97, 0.5), (99, -0.5), (100, -0.5)
+    ]  # fmt: skip

@@ -9,7 +9,11 @@
 - `measures.py`: what is measured, from a run's rows alone
 - `table.py`: all runs → `summary.json` and `sapo.md`
 - `plots.py`: all runs → pictures
+- `worked.py`, `worked.toml`: tasks whose answers stand in a longer text, and warm starts for them
+- `attacks.py`: poisoners, plain and adaptive; `poisoned.py`: the rounds of a swarm that has some
+- `poison_table.py`: their runs → figures beside their targets
 
-`examples/sapo_table.py` is the command. Sources: SAPO (arXiv 2509.08721, section 5); the controls
-are those that its table lacks.
+`examples/sapo_table.py` and `examples/poisoning_table.py` are the commands. Sources: SAPO (arXiv
+2509.08721, section 5); the controls are those that its table lacks; arXiv 2511.09780 for the
+attacks.
 """

@@ -14,6 +14,7 @@ arms of one regime and seed a node draws the same stream of questions.
 import copy
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import Any
@@ -21,7 +22,8 @@ from typing import Any
 from protocol.messages import Item, Rollout
 from protocol.names import question_seed
 from swarmnode.breadth import Breadth
-from swarmnode.config import HybridSettings
+from swarmnode.config import DefenceSettings, HybridSettings
+from swarmnode.defending import Defence
 from swarmnode.rollout import Completion, Group, Origin, Question
 from swarmnode.samples import samples_of
 from swarmnode.swarm import sampling
@@ -29,6 +31,7 @@ from swarmnode.swarm.admission import Offer
 from swarmnode.swarm.conversion import Arrival, rollouts_of
 from swarmnode.swarm.mixing import Mixing
 from swarmnode.swarm.pool import Pool
+from swarmnode.train.batch import Sample
 from swarmnode.train.foreign import foreign_advantages
 from swarmnode.train.trainer import StepReport, Trainer
 
@@ -109,8 +112,10 @@ def _at_start(swarm: "SimulatedSwarm", run: Run) -> list[dict[str, float]]:
 class SimulatedSwarm:
     """All nodes of a run, and the one generator that answers for them."""
 
-    def __init__(self, run: Run, world: World) -> None:
-        self.nodes = [SimulatedNode(number, run, world) for number in range(run.regime.nodes)]
+    def __init__(self, run: Run, world: World, defence: DefenceSettings | None = None) -> None:
+        self.nodes = [
+            SimulatedNode(number, run, world, defence) for number in range(run.regime.nodes)
+        ]
         self._run = run
         self._world = world
         self._generator = SwarmGenerator(
@@ -168,13 +173,24 @@ class SimulatedNode:
     """One node: its own model, optimiser, pool and chance. Made by `SimulatedSwarm`; `since` is
     the round in which a newcomer came, 0 for those that were there from the beginning."""
 
-    def __init__(self, number: int, run: Run, world: World, since: int = 0) -> None:
+    def __init__(
+        self,
+        number: int,
+        run: Run,
+        world: World,
+        defence: DefenceSettings | None = None,
+        since: int = 0,
+    ) -> None:
         self._run = run
+        self.judged: Counter[tuple[bytes, bool]] = Counter()  # peers' completions, by author
+        self.defence = defence and Defence(
+            defence, world.swarm.answer_format, world.codec.encode_spans
+        )
         self._world = world
         self._sharing = sharing_settings(run)
         self._train = train_settings(run)
         self._hybrid = hybrid_settings(run) if run.arm.rule == "hybrid" else None
-        self._mixing = Mixing(self._sharing, self._hybrid or HybridSettings())
+        self._mixing = Mixing(self._sharing, self._hybrid or HybridSettings(), defence=defence)
         small = number >= run.regime.nodes - run.regime.small
         assert not small or world.small is not None
         self.model = copy.deepcopy(world.small if small else world.model)
@@ -183,7 +199,7 @@ class SimulatedNode:
         self._eos_id = int(world.tokenizer.eos_token_id)
         name = f"laboratory {run.seed} {number}" + (f" {since}" if since else "")
         identity = hashlib.sha256(name.encode()).digest()
-        self._author = identity
+        self.author = identity
         self.seed = int.from_bytes(identity[:6], "big")  # of its completions
         self._questions_rng = random.Random(self.seed)
         self._sampling_rng = random.Random(self.seed + 1)
@@ -225,6 +241,8 @@ class SimulatedNode:
         own = list(groups[: len(groups) - len(self._paired)])
         self._second = list(groups[len(own) :])
         self._mixing.note_own(own)
+        if self.defence:
+            self.defence.note_own(own)
         self._breadth.note(own)
         return own
 
@@ -244,10 +262,10 @@ class SimulatedNode:
         for group in own[: self._sharing.publish]:
             # The number names the question to those who rebuild it; here it is handed over.
             for rollout in rollouts_of(group, group.question.seed, _LABEL, float(round)):
-                name = f"{self._author.hex()} {round} {len(shared)}".encode()
+                name = f"{self.author.hex()} {round} {len(shared)}".encode()
                 item = Item(hashlib.sha256(name).digest(), group.question.digest, rollout.seed, 0)
                 rewards = self._world.score(group.question, rollout.texts)
-                offer = Offer(self._author, item, float(round))
+                offer = Offer(self.author, item, float(round))
                 shared.append(Shared(offer, group.question, rollout, rewards))
         return shared
 
@@ -255,16 +273,18 @@ class SimulatedNode:
         """Fetches from what peers offer; pools what has a signal."""
         sharing = self._sharing
         offered = {
-            shared.offer.key: shared for shared in seen if shared.offer.author != self._author
+            shared.offer.key: shared for shared in seen if shared.offer.author != self.author
         }
         wanted = sampling.fetch_count(
             self._mixing.external, sharing.fetch_factor, len(self._pool), in_flight=0
         )
         offers = [shared.offer for shared in offered.values()]
         self._received = [
-            _arrived(offered[offer.key], round)
+            arrived(offered[offer.key], round)
             for offer in sampling.choose_offers(offers, wanted, self._sampling_rng)
         ]
+        if self.defence:
+            self.defence.note_peers(self._received)
         for group in self._received:
             if self._mixing.is_useful(group):
                 self._pool.add(group)
@@ -275,19 +295,30 @@ class SimulatedNode:
         external = self._mixing.choose(self._pool.groups(), self._lag(round), self._sampling_rng)
         self._pool.take(external)
         trained = self._batch([group for group in own if group.has_signal])
-        samples = samples_of(
-            [*trained, *self._second, *external],
+        samples = self.samples([*trained, *self._second, *external])
+        share = self._mixing.foreign_share
+        every = self._sharing.gain_every
+        step = self._trainer.step(samples, share, is_measured=every > 0 and round % every == 0)
+        return Learnt(self._received, external, trained, step, share)
+
+    def samples(self, groups: Sequence[Group]) -> list[Sample]:
+        """What these groups are to the trainer."""
+        return samples_of(
+            groups,
             advantage=self._train.advantage,
             encode_prompt=self._world.prompts.encode,
             encode_text=self._world.codec.encode,
             eos_id=self._eos_id,
             max_completion_tokens=_LONGEST_EXTERNAL * self._run.regime.max_new_tokens,
             foreign_advantages=self._foreign_advantages if self._hybrid else None,
+            is_imitable=self._is_imitable,
+            verified=self.defence.verified_marks if self.defence else None,
         )
-        share = self._mixing.foreign_share
-        every = self._sharing.gain_every
-        step = self._trainer.step(samples, share, is_measured=every > 0 and round % every == 0)
-        return Learnt(self._received, external, trained, step, share)
+
+    @property
+    def hybrid(self) -> HybridSettings | None:
+        """The parts of the hybrid rule, where that is the rule."""
+        return self._hybrid
 
     def _lag(self, round: int) -> Callable[[Group], int]:
         """The rounds since a group was answered: every node takes one step a round."""
@@ -299,7 +330,15 @@ class SimulatedNode:
         return lag
 
     def _foreign_advantages(self, task: str, rewards: Sequence[float]) -> Sequence[float]:
-        return foreign_advantages(rewards, self._mixing.ability.rate(task), self._hybrid)
+        rate = self._mixing.ability.rate(task)
+        values = foreign_advantages(rewards, rate, self._hybrid)
+        return self.defence.bounded(values) if self.defence else values
+
+    def _is_imitable(self, group: Group, completion: Completion) -> bool:
+        found = self.defence is None or self.defence.is_imitable(group, completion)
+        assert group.origin is not None
+        self.judged[group.origin.author, found] += 1
+        return found
 
     def _batch(self, useful: Sequence[Group]) -> list[Group]:
         """Which own groups with signal are trained on now (`Arm`)."""
@@ -320,7 +359,7 @@ class SimulatedNode:
             number, self._next_number = self._next_number, self._next_number + 1
             chances = [weights[name] for name in self._tasks]
             name = self._questions_rng.choices(self._tasks, chances)[0]
-            seed = question_seed(world.swarm_id, self._author, world.tasks.digest(name), number)
+            seed = question_seed(world.swarm_id, self.author, world.tasks.digest(name), number)
             question = world.tasks.question(name, seed)
             if not question.held_out:
                 return question
@@ -347,7 +386,8 @@ def practised(run: Run, world: World, number: int) -> tuple[str, ...]:
     return (names[number % len(names)],) if run.regime.one_task else names
 
 
-def _arrived(shared: Shared, round: int) -> Group:
+def arrived(shared: Shared, round: int) -> Group:
+    """A peer's rollout as the group that it is to whoever received it in this round."""
     offer = shared.offer
     origin = Origin(offer.author, offer.item.rollout_id, _LABEL, offer.created, round)
     return Arrival(shared.question, shared.rollout, origin).scored(shared.rewards)

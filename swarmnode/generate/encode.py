@@ -48,6 +48,17 @@ class TextCodec:
         # The vocabulary of `plain` has no control token left but the unknown token.
         return [id for id in ids if id not in self.forbidden]
 
+    def encode_spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """As `encode`, and for each id the characters of `text` that it stands for, as (start,
+        end)."""
+        encoding = self.plain.encode(text, add_special_tokens=False)
+        found = [
+            (id, span)
+            for id, span in zip(encoding.ids, encoding.offsets, strict=True)
+            if id not in self.forbidden
+        ]
+        return [id for id, _ in found], [span for _, span in found]
+
     def encode_markup(self, text: str, starts_text: bool) -> list[int]:
         """The ids of text of our own, such as a chat template, whose control tokens are meant.
 

@@ -215,6 +215,7 @@ def _transfer_engine() -> Any:
 
         def finish_weight_update(self) -> None:
             finalize_layerwise_reload(self.model, self.model_config)
+            _process_tied(self.model)
             if missing := sorted(self._wanted - self._loaded):
                 raise RuntimeError(
                     f"{len(missing)} weights were not handed over, such as {missing[0]}"
@@ -228,6 +229,22 @@ def _transfer_engine() -> Any:
         return torch.frombuffer(shared, dtype=kind, count=count, offset=offset).view(shape)
 
     return SharedMemory
+
+
+def _process_tied(model: Any) -> None:
+    """Processes layers that share a weight, as an output head does with its embedding, once more.
+
+    vLLM's reload does so for the layer that was loaded alone. On a CPU the other one keeps a packed
+    copy: without this it would answer with the weights of before.
+    """
+    sharing: dict[int, list[Any]] = {}
+    for layer in model.modules():
+        weight = getattr(layer, "weight", None)
+        if weight is not None and hasattr(layer, "quant_method"):
+            sharing.setdefault(weight.data_ptr(), []).append(layer)
+    for layers in sharing.values():
+        for layer in layers if len(layers) > 1 else ():
+            layer.quant_method.process_weights_after_loading(layer)
 
 
 def _die_with(parent: int) -> None:

@@ -1,10 +1,10 @@
 """Heads of a size that vLLM's attention on a CPU has no kernel for, padded to one that it has.
 
 The engine is told of a model with larger heads whose further dimensions are zero: rows of the
-query, key and value projections, columns of the output projection. Rotary embedding turns the first
-dimensions only (`partial_rotary_factor`), with the frequencies of the true size. The score's scale
-is 1/√size, so the query projection is multiplied by √(padded / true). The two models are equal but
-for the rounding of that product.
+query, key and value projections, columns of the output projection. Rotary embedding turns dimension
+i with dimension i + size/2 by θ^(−2i/size), so each half of a head is padded by itself, and θ is
+raised to padded/true, which keeps every angle. The score's scale is 1/√size, so the query
+projection is multiplied by √(padded / true). The two models are equal but for rounding.
 
 For models that are laid out as Llama and normalise no heads; others are left as they are.
 """
@@ -33,8 +33,8 @@ class HeadPadding:
 
     def overrides(self) -> dict[str, Any]:
         """What the engine's model has otherwise in its configuration."""
-        factor = {"partial_rotary_factor": self.true / self.padded}
-        return {"head_dim": self.padded, "rope_parameters": self.rope | factor}
+        theta = float(self.rope["rope_theta"]) ** (self.padded / self.true)
+        return {"head_dim": self.padded, "rope_parameters": self.rope | {"rope_theta": theta}}
 
     def applied(self, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
         """The engine's weights; those that have nothing to do with heads as they are."""
@@ -51,9 +51,10 @@ class HeadPadding:
 
     def _padded(self, tensor: Tensor, dim: int) -> Tensor:
         before, after = tensor.shape[:dim], tensor.shape[dim + 1 :]
-        heads = tensor.reshape(*before, -1, self.true, *after)
-        zeros = heads.new_zeros(*before, heads.shape[dim], self.padded - self.true, *after)
-        return torch.cat((heads, zeros), dim + 1).flatten(dim, dim + 1)
+        halves = tensor.reshape(*before, -1, self.true // 2, *after)
+        room = (self.padded - self.true) // 2
+        zeros = halves.new_zeros(*before, halves.shape[dim], room, *after)
+        return torch.cat((halves, zeros), dim + 1).flatten(dim, dim + 1)
 
 
 def head_padding(config: PretrainedConfig) -> HeadPadding | None:
@@ -63,6 +64,7 @@ def head_padding(config: PretrainedConfig) -> HeadPadding | None:
     if config.model_type not in _FAMILIES or not larger or larger[0] == size:
         return None
     rope = dict(config.rope_parameters)
-    if rope.get("rope_type", "default") != "default" or int(larger[0] * (size / larger[0])) != size:
+    plain = rope.get("rope_type", "default") == "default" and "partial_rotary_factor" not in rope
+    if not plain or size % 2:
         return None
     return HeadPadding(size, larger[0], rope)

@@ -55,6 +55,8 @@
       sampling.py         draws: which offers are fetched, which groups are trained on
       ability.py          how often this node is right, by task
       guard.py            less of peers while the own reward falls
+      shares.py           what one author may be of a round, and who lost what of it
+    novelty.py          phrases that recur in peers' texts and not in one's own
     conversion.py       groups to what travels and back
     pool.py             peers' groups that wait to be trained on
 

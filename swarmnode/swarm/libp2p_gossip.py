@@ -17,7 +17,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
+from libp2p.peer.id import ID
 from libp2p.pubsub.pb import rpc_pb2
+from libp2p.pubsub.rpc_queue import RpcQueue
 from libp2p.pubsub.validators import signature_validator
 
 from protocol.names import public_key_of, shard_of_topic
@@ -40,6 +42,20 @@ _MAX_CONTROL_IDS = 5000  # go-libp2p's limit for one IHAVE
 # Topics of one neighbour that are remembered, and neighbours. An honest one has 20 at most; which
 # they are must be known when this node comes to listen to one of them.
 _MAX_TOPICS, _MAX_LINKS = 64, 1024
+
+
+class Queues(dict[ID, RpcQueue]):
+    """py-libp2p's queues of what goes to each neighbour; one that is replaced is closed.
+
+    Two connections made at once make two queues, and the task that waits on the first would wait
+    until the host ends.
+    """
+
+    def __setitem__(self, peer: ID, queue: RpcQueue) -> None:
+        replaced = self.get(peer)
+        super().__setitem__(peer, queue)
+        if replaced is not None:
+            replaced.close()
 
 
 class Malformed(Exception):

@@ -8,7 +8,8 @@ each against a trap of version 0.8.1:
 3. `adaptive_gossip` off (it stretches the heartbeat to 30 s), its spam limit off (10 messages a
    second of one neighbour, whoever published them, the rest dropped silently), peer scores on.
 4. No auto-dialling of known peers; failed peers may be dialled again at once.
-5. The task of an accepted connection ends with it (`libp2p_tcp`).
+5. The task of an accepted connection ends with it (`libp2p_tcp`), and that of a queue of gossip
+   with the queue (`libp2p_gossip.Queues`).
 6. Its log is off: it carries peers' text.
 The key is in this process's memory, unlike with p2pd.
 """
@@ -45,6 +46,7 @@ from swarmnode.errors import ConfigError, SwarmNodeError
 from swarmnode.swarm import channel
 from swarmnode.swarm.host import Host
 from swarmnode.swarm.interfaces import listening
+from swarmnode.swarm.libp2p_gossip import Queues
 from swarmnode.swarm.libp2p_host import Libp2pHost
 from swarmnode.swarm.libp2p_tcp import EndingTCP
 from swarmnode.swarm.ports import check_port_is_free, taken
@@ -121,6 +123,7 @@ def _assembled(start: channel.Start, listen: list[Multiaddr]) -> tuple[IHost, Go
         ),
     )
     pubsub = Pubsub(host, router)
+    pubsub.peer_queues = Queues()
     # Numbers that no earlier run of this identity used, as go-libp2p's: a repeated one is dropped
     # by everyone who saw the first. py-libp2p starts at the second, and counts messages.
     pubsub.counter = time.time_ns()

@@ -14,6 +14,8 @@ the published rule (arXiv 2509.08721, section 4), each with its switch in `confi
 6. A fall of the own reward lowers the weight of peers' part (`guard`, `guard.py`).
 7. A group may take part in more than one step (`max_uses`), and one whose author has moved on by
    more than `max_lag` policy versions in none.
+8. No author and no question is more than its part of a round (`config.DefenceSettings`), and an
+   author that was blamed less (`shares.py`).
 
 How peers' completions enter the loss is in `train/foreign.py`.
 """
@@ -22,12 +24,13 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from swarmnode.config import HybridSettings, SharingSettings, TrustSettings
+from swarmnode.config import DefenceSettings, HybridSettings, SharingSettings, TrustSettings
 from swarmnode.rollout import Group
 from swarmnode.swarm import sampling
 from swarmnode.swarm.ability import Ability
 from swarmnode.swarm.guard import Guard
 from swarmnode.swarm.quota import fair_weights
+from swarmnode.swarm.shares import Blame, limited
 
 # The least chance of a group to be drawn, relative to the greatest: none is shut out for good.
 _LEAST_PRIORITY = 0.02
@@ -39,7 +42,11 @@ class Mixing:
     """What this node decides by `sharing.rule`, with what it remembers for it."""
 
     def __init__(
-        self, sharing: SharingSettings, hybrid: HybridSettings, trust: TrustSettings | None = None
+        self,
+        sharing: SharingSettings,
+        hybrid: HybridSettings,
+        trust: TrustSettings | None = None,
+        defence: DefenceSettings | None = None,
     ) -> None:
         self._fair_to = trust.authors_per_network if trust and trust.fair_shares else 0
         self._rule = sharing.rule
@@ -47,6 +54,8 @@ class Mixing:
         self.external = round(stretch * sharing.external)  # J at most
         self._fill_to = round(hybrid.fill * sharing.external)
         self._hybrid = hybrid
+        self._defence = defence
+        self.blame = Blame()
         self._chosen: int | None = None  # peers' groups in the last round
         self._paired: list[Group] = []  # of this round
         self.ability = Ability()
@@ -113,6 +122,7 @@ class Mixing:
             "chosen": self._chosen,
             "ability": self.ability.state(),
             "guard": self._guard.state(),
+            "blame": self.blame.state(),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -120,6 +130,7 @@ class Mixing:
         self._chosen = state["chosen"]
         self.ability.load_state(state["ability"])
         self._guard.load_state(state["guard"])
+        self.blame.load_state(state.get("blame", {}))  # older checkpoints lack it
 
     def _draw(
         self, pooled: Sequence[Group], count: int, lag: Lag, rng: random.Random
@@ -136,7 +147,11 @@ class Mixing:
             owners = [(o.author, o.network) for o in (group.origin for group in useful) if o]
             shares = fair_weights(owners, self._fair_to)
             weights = [weight * share for weight, share in zip(weights, shares, strict=True)]
-        return sampling.choose_weighted(useful, weights, count, rng)
+        drawn = sampling.choose_weighted(useful, weights, len(useful), rng)
+        kept = self.blame.passed(drawn, rng)
+        if limits := self._defence:
+            kept = limited(kept, limits.author_share, limits.per_question, self.external)
+        return kept[:count]
 
     def _priority(self, group: Group) -> float:
         mean = group.mean_reward

@@ -5,7 +5,7 @@ or when it has waited for more than `max_wait_rounds` of this node's rounds.
 """
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from swarmnode.rollout import Group
 
@@ -48,6 +48,13 @@ class Pool:
         self._uses.update(map(_rollout, chosen))
         gone = {id(group) for group in chosen if self._uses[_rollout(group)] >= self._max_uses}
         self._replace([group for group in self._groups if id(group) not in gone])
+
+    def drop(self, authors: Collection[bytes]) -> int:
+        """Drops the groups of these authors; returns how many."""
+        kept = [g for g in self._groups if g.origin is None or g.origin.author not in authors]
+        dropped = len(self._groups) - len(kept)
+        self._replace(kept)
+        return dropped
 
     def mean_age_s(self, now: float) -> float:
         """Mean age by the authors' clocks, in seconds; 0 when empty."""

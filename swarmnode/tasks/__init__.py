@@ -7,6 +7,7 @@
 - `soundness.py`: which generated questions are kept
 - `rows.py`: questions from a JSON-lines file or a Hugging Face data set
 - `answer.py`: where the answer stands in a completion
+- `equations.py`: false equations in a text, read literally
 - `compare.py`: when an answer is right; runs in the scorer process only
 - `scorer.py`: the node's side of the scorer process
 - `scoring.py`: strangers' texts scored beside the round loop

@@ -34,10 +34,23 @@ def extract(text: str, answer_format: AnswerFormat) -> str | None:
     >>> extract(" 5\\n", "whole")
     '5'
     """
-    if answer_format == "whole":
-        return text.strip()
-    end = text.rfind(CLOSE_TAG)
-    start = text.rfind(OPEN_TAG, 0, max(end, 0))
-    if start < 0:
-        return None
-    return text[start + len(OPEN_TAG) : end].strip()
+    place = span(text, answer_format)
+    return None if place is None else text[slice(*place)]
+
+
+def span(text: str, answer_format: AnswerFormat) -> tuple[int, int] | None:
+    """Where in a completion the answer that `extract` returns starts and ends.
+
+    >>> span("<answer> 5 </answer>", "tag")
+    (9, 10)
+    """
+    start, end = 0, len(text)
+    if answer_format == "tag":
+        end = text.rfind(CLOSE_TAG)
+        opened = text.rfind(OPEN_TAG, 0, max(end, 0))
+        if opened < 0:
+            return None
+        start = opened + len(OPEN_TAG)
+    inner = text[start:end]
+    start += len(inner) - len(inner.lstrip())
+    return start, start + len(inner.strip())

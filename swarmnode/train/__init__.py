@@ -8,6 +8,7 @@
 - `objectives/`: what is minimised, one small file per paper and one table of names
 - `loss.py`: an objective's terms averaged over own and peers' completions; KL to a reference
 - `foreign.py`: peers' completions in the loss under the hybrid rule
+- `unverified.py`: which of their tokens are left out, as only the answer was verified
 - `alignment.py`: whether peers' completions pull where this node's own do
 - `entropy.py`: EPO's entropy bonus and corridor
 - `reference.py`: the frozen policy of the KL term

@@ -29,10 +29,16 @@ class Sample:
     external: bool
     sampler_logps: tuple[float, ...] | None = None
     sampler_mean_logp: float | None = None
+    # Of a peer's completion: which tokens are of its verified answer. None: all are as good.
+    verified: tuple[bool, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.prompt_ids or not self.completion_ids:
             raise ValueError("a sample has at least one prompt and one completion token")
+        if self.verified is not None and len(self.verified) != len(self.completion_ids):
+            raise ValueError(
+                f"{len(self.verified)} marks for {len(self.completion_ids)} completion tokens"
+            )
         if self.sampler_logps is not None and len(self.sampler_logps) != len(self.completion_ids):
             raise ValueError(
                 f"{len(self.sampler_logps)} sampler log-probabilities "
@@ -59,6 +65,7 @@ class MicroBatch:
     external: Tensor  # (B,) bool
     sampler_logps: Tensor  # (N,) float32, NaN where unknown
     sampler_mean_logps: Tensor  # (B,) float32, NaN where unknown
+    verified: Tensor  # (N,) bool, true where nothing is said against imitating the token
 
 
 def split(lengths: Sequence[int], budget_tokens: int) -> list[tuple[int, ...]]:
@@ -98,6 +105,9 @@ def pack(
         attention_mask[row, : s.length] = 1
         completion_mask[row, len(s.prompt_ids) : s.length] = True
         sampler_logps.extend(s.sampler_logps or (math.nan,) * len(s.completion_ids))
+    verified: list[bool] = []
+    for s in chosen:
+        verified.extend(s.verified or (True,) * len(s.completion_ids))
     means = [math.nan if s.sampler_mean_logp is None else s.sampler_mean_logp for s in chosen]
     counts = tuple(len(s.completion_ids) for s in chosen)
     rows = torch.repeat_interleave(torch.arange(len(chosen)), torch.tensor(counts))
@@ -112,4 +122,5 @@ def pack(
         external=torch.tensor([s.external for s in chosen]).to(device),
         sampler_logps=torch.tensor(sampler_logps, dtype=torch.float32).to(device),
         sampler_mean_logps=torch.tensor(means, dtype=torch.float32).to(device),
+        verified=torch.tensor(verified, dtype=torch.bool).to(device),
     )

@@ -5,7 +5,8 @@
 
 Activations are counted for a Llama-like layer under autograd: norms 12 H, projections and rotary
 embedding 8 Q + 6 K, MLP 4 I numbers per token. An estimate: measured peaks of three models on a
-CPU were within a factor of 2 of it (`tests/bench/RESULTS.md`). It knows no fragmentation.
+CPU were within a factor of 2 of it (`tests/bench/RESULTS.md`). It knows no fragmentation, and
+models whose prompts cannot be shared need more.
 """
 
 import dataclasses
@@ -103,7 +104,10 @@ def estimate(
     rows = generate.questions * generate.completions
     sharing = settings.sharing
     peers = 0 if sharing.rule == "off" else sharing.external * generate.completions
-    tokens = min(train.micro_batch_tokens, (rows + peers) * longest)
+    padded = min(train.micro_batch_tokens, (rows + peers) * longest)
+    # A prompt is computed once for its G completions (`prefix.py`).
+    computed = generate.max_new_tokens + prompt_tokens / generate.completions
+    tokens = int(max(padded, longest) * computed / longest)
     per_token = shape.layers * (
         12 * shape.hidden + 8 * shape.queries + 6 * shape.keys + 4 * shape.intermediate
     )
@@ -112,7 +116,7 @@ def estimate(
         weights=weights,
         training=each * trained,
         reference=shape.weight_bytes * shape.parameters if train.kl_weight > 0 and not rank else 0,
-        activations=shape.weight_bytes * per_token * max(tokens, longest),
+        activations=shape.weight_bytes * per_token * tokens,
         logits=TILE_BYTES.get(device, TILE_BYTES["cuda"]),
         cache=2 * shape.layers * shape.keys * shape.weight_bytes * cached,
     )

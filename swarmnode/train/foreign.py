@@ -15,10 +15,13 @@ ratio 1, one divisor. Departures, each with its switch in `config.HybridSettings
    (arXiv 2603.02604) without its hard window; the sampler's mean is what it states of itself.
 5. `max_gap` masks completions whose two means differ by more nats per token than that.
 6. `shaping` γ replaces log p by p / (p + γ), LUFFY (arXiv 2504.14945).
-7. `normaliser`. "separate": own and peers' parts are each divided by their own count, `weight` is
+7. `unverified` leaves out the tokens around the verified answer that this node would hardly have
+   written, or all of them (`unverified.py`): what is not verified is not learnt from strangers.
+8. `normaliser`. "separate": own and peers' parts are each divided by their own count, `weight` is
    λ between them. "joint": one divisor, as published, with λ in front of peers' terms.
 """
 
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -27,6 +30,7 @@ from torch import Tensor
 
 from swarmnode.config import HybridSettings
 from swarmnode.train.objectives.tokens import Terms, Tokens
+from swarmnode.train.unverified import unimitated
 
 
 def foreign_advantages(
@@ -53,7 +57,8 @@ def foreign_advantages(
 
 
 def foreign_terms(tokens: Tokens, settings: HybridSettings) -> Terms:
-    """The loss of every token as if it were a peer's; `clipped` marks what `max_gap` masks."""
+    """The loss of every token as if it were a peer's; `clipped` marks what `max_gap` and
+    `unverified` mask."""
     gap = tokens.row_sums(tokens.logps.detach()) - tokens.sampler_sums  # (B,) log π(y) / μ(y)
     mean_gap = gap / tokens.lengths
     weight = torch.ones_like(gap)
@@ -66,6 +71,9 @@ def foreign_terms(tokens: Tokens, settings: HybridSettings) -> Terms:
     masked = torch.zeros_like(tokens.external)
     if settings.max_gap > 0:
         masked = (mean_gap.abs() > settings.max_gap)[tokens.rows]
+    if tokens.verified is not None and settings.unverified != "all":
+        least = math.log(settings.least_probability) if settings.unverified == "likely" else 0.0
+        masked |= unimitated(tokens.old_logps, tokens.verified, tokens.lengths, least)
     losses = -weight * tokens.advantages * _shaped(tokens, settings.shaping)
     return Terms(losses.masked_fill(masked, 0.0), masked)
 

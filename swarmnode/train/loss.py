@@ -83,6 +83,7 @@ def tokens_of(batch: MicroBatch, logps: Tensor, old_logps: Tensor) -> Tokens:
         rows=rows,
         external=batch.external[rows],
         lengths=lengths,
+        verified=batch.verified,
     )
 
 

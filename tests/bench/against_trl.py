@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,31 @@ def duel(size: str, blocks: int, device: str) -> dict[str, Any]:
         "memory_mb": memory,
         "times_faster": medians["trl"] / medians["swarmnode"],
         "memory_share": memory["swarmnode"] / memory["trl"],
+        "memory_estimate": estimated_mb(SIZES[size], device) / memory["swarmnode"],
     }
+
+
+def estimated_mb(size: Size, device: str) -> float:
+    """What `swarmnode/train/footprint.py` expects of the growth measured here: all but weights."""
+    from swarmnode import config
+    from swarmnode.train.footprint import Shape, estimate
+
+    head = size.hidden // size.heads
+    shape = Shape(
+        parameters=0,
+        weight_bytes=2 if device == "cuda" else 4,
+        layers=size.layers,
+        hidden=size.hidden,
+        queries=size.hidden,
+        keys=size.kv_heads * head,
+        intermediate=size.intermediate,
+    )
+    layer = 2 * size.hidden * (size.hidden + shape.keys) + 3 * size.hidden * size.intermediate
+    shape = replace(shape, parameters=size.vocabulary * size.hidden + size.layers * layer)
+    work = {"questions": GROUPS, "completions": COMPLETIONS, "max_new_tokens": NEW_TOKENS}
+    settings = config.load(None, {"generate": work, "sharing": {"rule": "off"}})
+    found = estimate(settings, shape, device, PROMPT_TOKENS)
+    return (found.training + max(found.activations + found.logits, found.cache)) / 2**20
 
 
 def start(name: str, size: str, device: str) -> "subprocess.Popen[str]":
@@ -128,15 +152,16 @@ def ask(rival: "subprocess.Popen[str]", name: str) -> dict[str, Any]:
 
 def table(results: list[dict[str, Any]]) -> str:
     lines = [
-        "| model | swarmnode, s | TRL, s | times faster | swarmnode, MB | TRL, MB | share |",
-        "|---|---|---|---|---|---|---|",
+        "| model | swarmnode, s | TRL, s | times faster | swarmnode, MB | TRL, MB | share "
+        "| estimate / measured |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for result in results:
         median, memory = result["median_s"], result["memory_mb"]
         lines.append(
             f"| {result['size']} | {median['swarmnode']:.2f} | {median['trl']:.2f} "
             f"| {result['times_faster']:.2f} | {memory['swarmnode']:.0f} | {memory['trl']:.0f} "
-            f"| {result['memory_share']:.2f} |"
+            f"| {result['memory_share']:.2f} | {result['memory_estimate']:.2f} |"
         )
     return "\n".join(lines)
 

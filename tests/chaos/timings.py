@@ -1,10 +1,10 @@
 """How long it takes a node to be there again after each kind of trouble, beside what is aimed at.
 
-    python tests/chaos/timings.py
+    python tests/chaos/timings.py [name …]
 
-Prints a table and exits with 1 when an aim is missed. Real network processes of both libraries on
-this machine; only the first line runs a whole node, with the shipped model. Needs a quiet machine:
-what it times is mostly how fast processes start.
+Prints a table, of the named functions below or all, and exits with 1 when an aim is missed. Real
+network processes of both libraries on this machine; only the first lines run a whole node, with the
+shipped model. Needs a quiet machine: what it times is mostly how fast processes start.
 """
 
 import os
@@ -50,8 +50,10 @@ def main() -> int:
     print("| what | s | aim, s | met |\n|---|---|---|---|", flush=True)
     missed = 0
     with tempfile.TemporaryDirectory() as folder:
-        for number, timed in enumerate(timings(), start=1):
-            for timing in timed(Path(folder) / str(number)):
+        for timed in timings():
+            if sys.argv[1:] and timed.__name__ not in sys.argv[1:]:
+                continue
+            for timing in timed(Path(folder) / timed.__name__):
                 print(timing, flush=True)
                 missed += timing.seconds > timing.aim_s
     return int(missed > 0)

@@ -1,6 +1,6 @@
 """An engine without vLLM: what it answers is a pure function of weights, prompt and seed.
 
-`tests/with_vllm/test_vllm_engine.py` holds the real one to the same contract, `engine_contract.py`.
+It has in common with the real one what `engine_contract.py` checks, which `tests/with_vllm` does.
 """
 
 import hashlib

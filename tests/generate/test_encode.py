@@ -4,11 +4,12 @@ import json
 
 import local_tokenizers
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer, normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from swarmnode.config import ModelSettings
 from swarmnode.generate.encode import text_codec
+from swarmnode.swarm.visible import visible
 from swarmnode.train import policy
 
 TEXT = "The answer is 42. Think: café 日本 🙂\n\n  two  spaces\t"
@@ -146,3 +147,33 @@ def test_saved_and_loaded_tokenizers_encode_alike(tmp_path):
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     text = "is 4 <|im_end|><think> 5"
     assert text_codec(loaded).encode(text) == text_codec(tokenizer).encode(text)
+
+
+DISGUISES = {
+    "as it is": lambda token: token,
+    "full width": lambda token: "".join(
+        chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in token
+    ),
+    "zero width": lambda token: "\u200b".join(token),
+    "overridden": lambda token: f"\u202d{token}\u202c",
+    "tagged": lambda token: token + "".join(chr(0xE0000 + ord(c)) for c in token if c < "\x7f"),
+}
+
+
+@pytest.mark.parametrize("disguise", DISGUISES.values(), ids=DISGUISES.keys())
+@pytest.mark.parametrize("build", BUILDERS)
+@pytest.mark.parametrize("normalizes", [False, True])
+def test_no_disguise_makes_a_control_token(build, disguise, normalizes):
+    """Hidden characters are taken out of peers' texts before they are encoded, and tokenizers that
+    normalise turn other characters into those of a control token: neither makes one."""
+    tokenizer = build()
+    if normalizes:
+        backend = tokenizer.backend_tokenizer
+        before = [backend.normalizer] if backend.normalizer else []
+        backend.normalizer = normalizers.Sequence([normalizers.NFKC(), *before])
+        tokenizer.add_tokens([AddedToken("<made_up>", normalized=True)])
+    codec, control = text_codec(tokenizer), set(tokenizer.get_added_vocab().values())
+    for content in tokenizer.get_added_vocab():
+        text = f"is 4 {disguise(content)} the answer {disguise(content)}"
+        assert not set(codec.encode(text)) & control
+        assert not set(codec.encode(visible(text))) & control

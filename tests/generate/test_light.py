@@ -91,6 +91,14 @@ def test_other_models_decode_by_their_own_forward_and_it_is_said(
     assert "decoding with the model's own forward" in caplog.text
 
 
+def test_adapters_decode_lightly_too() -> None:
+    peft = pytest.importorskip("peft")
+    model = built(LIGHT["qwen3"])
+    settings = peft.LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
+    peft.inject_adapter_in_model(settings, model)
+    assert decodes_lightly(model.eval())
+
+
 def test_the_probe_sees_a_model_that_computes_something_else(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

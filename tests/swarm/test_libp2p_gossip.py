@@ -7,9 +7,10 @@ from hostile_peer import KINDS, SWARM, TOPIC, message
 from libp2p.crypto.rsa import create_new_key_pair as create_rsa_key_pair
 from libp2p.peer.id import ID
 from libp2p.pubsub.pb import rpc_pb2
+from libp2p.pubsub.rpc_queue import RpcQueue
 from libp2p.pubsub.validators import PUBSUB_SIGNING_PREFIX
 
-from swarmnode.swarm.libp2p_gossip import Admitted, Gate, Malformed
+from swarmnode.swarm.libp2p_gossip import Admitted, Gate, Malformed, Queues
 from swarmnode.swarm.multiaddr import read_varint
 
 OTHER_TOPIC = "/elsewhere"
@@ -152,6 +153,13 @@ def test_topics_of_a_neighbour_are_known_until_it_is_gone():
         one.cleaned(link, told, [])
     one.forget_all_but({"a"})
     assert (one.topics_of("a"), one.topics_of("b")) == ({TOPIC}, frozenset())
+
+
+def test_queue_that_another_takes_the_place_of_is_closed():
+    queues, peer, first, second = Queues(), ID(b"peer"), RpcQueue(), RpcQueue()
+    queues[peer] = first
+    queues[peer] = second
+    assert (first.closed, second.closed, queues[peer]) == (True, False, second)
 
 
 def test_messages_of_a_shard_pass_while_it_is_listened_to():

@@ -28,6 +28,7 @@ class Tokens:
     rows: Tensor  # (N,) int64, completion of each token, in 0 … B − 1
     external: Tensor  # (N,) bool, the completion is a peer's
     lengths: Tensor  # (B,) tokens of each completion, each ≥ 1
+    verified: Tensor | None = None  # (N,) bool, tokens of a verified answer; None: all
 
     def row_sums(self, values: Tensor) -> Tensor:
         """Sums of `values` (N,) over each completion: (B,)."""
