@@ -160,6 +160,18 @@ def test_a_body_is_malformed_before_it_is_not_canonical_before_it_is_out_of_boun
     assert codec.decode(Kind.ROLLOUT, body) == rollout()
 
 
+def test_a_parsers_words_are_told_and_other_failures_by_their_kind_alone() -> None:
+    assert refusal(codec.decode, Kind.ROLLOUT, b"\x01")[1].startswith("Expected `array`")
+
+    def deep(data: bytes) -> None:
+        raise RecursionError(data)
+
+    assert refusal(codec._parse, deep, b"what the peer wrote") == (
+        Reason.MALFORMED,
+        "RecursionError",
+    )
+
+
 def test_greetings_and_peers_at_their_bounds() -> None:
     hello = codec.encode_hello(
         Hello.build(swarm_id=SWARM, swarm_name="a", software="b", model_label="c")
