@@ -70,15 +70,16 @@ def question_seed(swarm_id: bytes, author: bytes, task_digest: bytes, seed: int)
     return int.from_bytes(digest[:4], "big")
 
 
-# Authors recur: a node hears the same few hundred every round, and base58 costs 10 µs.
-@functools.lru_cache(maxsize=2**14)
+# Authors recur: a node hears the same few hundred every round, at most 1,024, and base58 costs
+# 10 µs. More would fill with peers long gone, for weeks.
+@functools.lru_cache(maxsize=2**11)
 def peer_id(public_key: bytes) -> str:
     """The libp2p peer id ("12D3KooW…") of an Ed25519 public key."""
     _check_length("public_key", public_key, PUBLIC_KEY_BYTES)
     return _base58_encode(_PEER_ID_PREFIX + public_key)
 
 
-@functools.lru_cache(maxsize=2**14)
+@functools.lru_cache(maxsize=2**11)
 def public_key_of(peer_id: str) -> bytes:
     """The Ed25519 public key in a libp2p peer id; `ValueError` if it holds none (RSA, CID form).
 
@@ -123,7 +124,7 @@ def check_shard(shard: Shard) -> None:
         raise ValueError(f"no shard: number {number} of {count}")
 
 
-@functools.lru_cache(maxsize=2**14)
+@functools.lru_cache(maxsize=2**11)
 def shard_of(author: bytes, count: int) -> Shard:
     """The shard of an author's announcements among `count`, a power of two.
 
@@ -134,7 +135,7 @@ def shard_of(author: bytes, count: int) -> Shard:
     return shard
 
 
-@functools.lru_cache(maxsize=2**14)
+@functools.lru_cache(maxsize=2**11)
 def rank_of(author: bytes) -> float:
     """Where an author stands among all, from 0 (first) to below 1: independent of its shard."""
     return int.from_bytes(_place(author)[2:8], "big") / 2**48
@@ -174,7 +175,7 @@ def _swarm_path(swarm_id: bytes) -> str:
     return f"/swarmnode/{PROTOCOL_VERSION}/{swarm_id.hex()}"
 
 
-@functools.lru_cache(maxsize=2**14)
+@functools.lru_cache(maxsize=2**11)
 def _place(author: bytes) -> bytes:
     _check_length("author", author, PUBLIC_KEY_BYTES)
     return _hash(b"swarmnode/shard\0", author)
