@@ -6,7 +6,8 @@
 
 A part is a module beside this one with `measure(short) -> list[Figure]`; each runs in a process of
 its own. One that says `IN_CI = False` is left out of the short form, which says so. The exit code
-is 1 if a figure misses its target or a part breaks.
+is 1 if a figure misses its target or a part breaks; in the short form not by a figure of the clock,
+which a busy machine misses: it is printed as it is.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from pathlib import Path
 from figures import Figure, line
 
 HERE = Path(__file__).parent
+_CLOCK_UNITS = ("ms", "s", "/s")
 
 
 def parts() -> list[str]:
@@ -63,6 +65,10 @@ def run(part: str, short: bool, limit_s: float | None) -> tuple[list[Figure], fl
     return [Figure(**one) for one in json.loads(done.stdout.splitlines()[-1])], seconds, ""
 
 
+def _is_missed(one: Figure, short: bool) -> bool:
+    return not one.ok and not (short and one.unit in _CLOCK_UNITS)
+
+
 def measure_here(part: str, short: bool) -> None:
     """In the part's own process: the figures as the last line of the output."""
     sys.path.insert(0, str(HERE))
@@ -85,13 +91,13 @@ def main() -> int:
     missed = 0
     for part in given.only or parts():
         if given.short and not given.only and not is_in_ci(part):
-            print(f"{part} (left out: too long for the short form)", flush=True)
+            print(f"{part} (left out of the short form)", flush=True)
             continue
         figures, seconds, problem = run(part, given.short, given.limit_s)
         print(f"{part} ({seconds:.0f} s){': ' + problem if problem else ''}", flush=True)
         for one in figures:
             print(f"  {line(one)}", flush=True)
-        missed += sum(not one.ok for one in figures) + bool(problem)
+        missed += sum(_is_missed(one, given.short) for one in figures) + bool(problem)
         record[part] = {
             "seconds": round(seconds, 1),
             "problem": problem,

@@ -23,14 +23,14 @@ def test_finds_every_part_without_importing_it() -> None:
     assert not battery._measures("def measure(): ...")
 
 
-def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str) -> int:
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str, flag: str = "--short") -> int:
     """The battery's exit code with one part, in a folder of its own."""
     (tmp_path / "figures.py").write_text((battery.HERE / "figures.py").read_text())
     (tmp_path / "battery.py").write_text((battery.HERE / "battery.py").read_text())
     (tmp_path / "part.py").write_text(source)
     monkeypatch.setattr(battery, "HERE", tmp_path)
     monkeypatch.setattr(battery, "__file__", str(tmp_path / "battery.py"))
-    monkeypatch.setattr(sys, "argv", ["battery.py", "--short"])
+    monkeypatch.setattr(sys, "argv", ["battery.py", flag])
     return battery.main()
 
 
@@ -38,12 +38,15 @@ def test_a_missed_figure_and_a_broken_part_are_missed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     part = (
-        "from figures import figure\ndef measure(short):\n    return [figure('a', {}, 's', '<', 3)]"
+        "from figures import figure\n"
+        "def measure(short):\n    return [figure('a', {}, '{}', '<', 3)]"
     )
-    assert run(monkeypatch, tmp_path, part.format(2)) == 0
-    assert "yes a: 2 s (target < 3)" in capsys.readouterr().out
-    assert run(monkeypatch, tmp_path, part.format(3)) == 1
-    assert "NO  a: 3 s (target < 3)" in capsys.readouterr().out
+    assert run(monkeypatch, tmp_path, part.format(2, "of 9")) == 0
+    assert "yes a: 2 of 9 (target < 3)" in capsys.readouterr().out
+    assert run(monkeypatch, tmp_path, part.format(3, "of 9")) == 1
+    assert "NO  a: 3 of 9 (target < 3)" in capsys.readouterr().out
+    assert run(monkeypatch, tmp_path, part.format(3, "s")) == 0, "the clock of a busy machine"
+    assert run(monkeypatch, tmp_path, part.format(3, "s"), "--limit-s=60") == 1
     assert run(monkeypatch, tmp_path, "def measure(short):\n    raise KeyError('gone')") == 1
     assert "KeyError: 'gone'" in capsys.readouterr().out
     assert run(monkeypatch, tmp_path, "IN_CI = False\ndef measure(short):\n    return 1 / 0") == 0
