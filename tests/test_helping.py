@@ -141,7 +141,8 @@ def test_a_run_that_only_generated_goes_on_training(tmp_path: Path) -> None:
     run = tmp_path / "r"
     for role, rounds in (("rollout", 2), ("both", 6)):
         command = ("join", "--run", run, "--offline", "--role", role, "--rounds", rounds, *QUICK)
-        with running(*command, error=tmp_path / "log") as process:
+        many = (*command, "--questions", "8")  # of which some have a signal
+        with running(*many, error=tmp_path / "log") as process:
             assert process.wait(DEADLINE_S) == 0, (tmp_path / "log").read_text()
     assert [row["round"] for row in rows(run)] == [1, 2, 3, 4, 5, 6]
     assert rows(run)[1]["policy_version"] == 0
