@@ -113,13 +113,17 @@ def save(policy: Policy, folder: Path) -> None:
     It replaces `folder`, which a crash leaves whole or absent. Raises `SwarmNodeError`.
     """
     unfinished = folder.with_name(f".{folder.name}.saving")
+    replaced = folder.with_name(f".{folder.name}.replaced")
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
         merged = merged_state(policy.model) if has_adapters(policy.model) else None
         policy.model.save_pretrained(unfinished, state_dict=merged)
         policy.tokenizer.save_pretrained(unfinished)
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+        if folder.exists():
+            folder.rename(replaced)  # out of the way first: deleting takes file by file
         unfinished.rename(folder)
+        shutil.rmtree(replaced, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise SwarmNodeError(

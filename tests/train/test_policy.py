@@ -268,3 +268,27 @@ def test_a_hub_that_does_not_answer_is_one_line(tmp_path):
         )
     assert f"cannot load 'nobody/nothing': the hub at {endpoint} did not answer" in done.stdout
     assert done.stderr == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed_at", ["os.remove", "os.rmdir", "os.rename"])
+def test_a_killed_export_leaves_the_model_whole_or_absent(tmp_path, killed_at):
+    folder = tmp_path / "model"
+    program = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from swarmnode.config import ModelSettings\n"
+        "from swarmnode.train import policy\n"
+        "model = policy.load(ModelSettings(name='demo'))\n"
+        f"folder = Path({str(folder)!r})\n"
+        "policy.save(model, folder)\n"
+        "def kill(event, arguments):\n"
+        f"    if event == {killed_at!r}:\n"
+        "        os._exit(9)\n"
+        "sys.addaudithook(kill)\n"
+        "policy.save(model, folder)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, check=False)
+    assert done.returncode == 9
+    assert not folder.exists() or policy.load(ModelSettings(name=str(folder))).model
