@@ -41,8 +41,8 @@ class Task(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A swarm, as its manifest file describes it.
 
-    `audience` is how many authors a node hears about once there are many, 100 or 6: with 6, what it
-    sends and receives is the same from 8 nodes on (SPEC.md section 8); with 100, from some hundred.
+    `audience` is how many authors a node hears about once there are many, 100 or 6: with 6 that
+    does not grow from 8 nodes on (SPEC.md section 8); with 100, from some hundred.
     `answer_format` says where the answer stands in a completion: the "whole" text, or the last
     `<answer>` "tag". `held_out_ratio` of all questions are never trained on nor published.
     """
