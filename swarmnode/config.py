@@ -202,6 +202,9 @@ class TrainSettings(Section, frozen=True):
     external_weight: NonNegativeFloat | None = None
     # adamw8bit: moments of 8 bits, 2 bytes per parameter instead of 8; needs the extra `eight-bit`.
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    # Matrix products of the step in bfloat16, weights and moments staying as they are. auto: on a
+    # GPU that computes in it.
+    autocast: Literal["auto", "bfloat16", "off"] = "auto"
     epochs: Positive = 1  # optimiser steps on one batch
     micro_batch_tokens: Positive = 16384  # padded tokens per forward and backward
     # Bounds of the objectives, each read by those named.

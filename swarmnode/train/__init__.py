@@ -13,6 +13,7 @@
 - `entropy.py`: EPO's entropy bonus and corridor
 - `reference.py`: the frozen policy of the KL term
 - `optimizer.py`: AdamW on float32 master weights; skips a step that is not finite
+- `precision.py`: bfloat16 autocast of the forward pass, on a GPU
 - `eight_bit.py`: the same with moments of 8 bits, by torchao
 - `lora.py`: adapters beside frozen weights
 - `trainer.py`: `Trainer.step`, one round's update and its report

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from swarmnode.train.head import head_logps
+from swarmnode.train.precision import autocast_inputs
 from swarmnode.train.prefix import predicting_states, predicting_states_shared, shares_prompts
 
 log = logging.getLogger(__name__)
@@ -76,8 +77,9 @@ def completion_logps(
     if len(targets) <= rows:
         return TokenStatistics(*_tile(head, hidden, targets, temperature))
     if type(head) is nn.Linear:
-        weight, bias = head.weight, head.bias
-        return TokenStatistics(*head_logps(hidden, weight, bias, targets, temperature, tile_logits))
+        inputs = autocast_inputs(hidden, head.weight, head.bias)
+        with torch.autocast(hidden.device.type, enabled=False):
+            return TokenStatistics(*head_logps(*inputs, targets, temperature, tile_logits))
     tiles = [
         checkpoint(_tile, head, h, t, temperature, use_reentrant=False, preserve_rng_state=False)
         for h, t in zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)

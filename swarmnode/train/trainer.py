@@ -5,8 +5,8 @@ over the step → one AdamW step per epoch. The loss is divided by counts of the
 does not depend on how memory forced the samples to be split.
 
 The model is trained in evaluation mode (no dropout: the sampler had none) and in the dtype it was
-loaded in, without autocast; weights below float32 have float32 masters (`optimizer.py`). It does
-not choose samples, compute advantages or touch the disk.
+loaded in, on a GPU with autocast (`precision.py`); weights below float32 have float32 masters
+(`optimizer.py`). It does not choose samples, compute advantages or touch the disk.
 """
 
 import math
@@ -28,6 +28,7 @@ from swarmnode.train.logprob import Shortcuts, TokenStatistics, completion_logps
 from swarmnode.train.loss import LossTerms, StepSize, step_loss, step_size, tokens_of
 from swarmnode.train.measured import PassSums, add_up, measure_batch
 from swarmnode.train.optimizer import MasterAdamW
+from swarmnode.train.precision import autocast
 from swarmnode.train.reference import Reference
 from swarmnode.train.weights import persistent_tensors, require_alike
 
@@ -253,14 +254,15 @@ class Trainer:
         """Log-probabilities and entropies of the batch under the model in training."""
         if self._shortcuts is None:
             self._shortcuts = measure(self._model)
-        return completion_logps(
-            self._model,
-            batch.input_ids,
-            batch.attention_mask,
-            batch.completion_mask,
-            shortcuts=self._shortcuts,
-            temperature=self._temperature,
-        )
+        with autocast(self._settings.autocast, batch.input_ids.device):
+            return completion_logps(
+                self._model,
+                batch.input_ids,
+                batch.attention_mask,
+                batch.completion_mask,
+                shortcuts=self._shortcuts,
+                temperature=self._temperature,
+            )
 
     def _anchored(self, batch: MicroBatch, logps: Tensor) -> "dict[int, _Anchor]":
         """The anchors of the batch's samples: `logps` (N,), and the reference's."""
@@ -269,7 +271,8 @@ class Trainer:
         reference: Sequence[Tensor | None] = [None] * len(counts)
         if self._reference is not None:
             assert self._shortcuts is not None  # measured before the first pass
-            reference = torch.split(self._reference.logps(batch, self._shortcuts), counts)
+            with autocast(self._settings.autocast, logps.device):
+                reference = torch.split(self._reference.logps(batch, self._shortcuts), counts)
         return dict(zip(batch.sample_indices, map(_Anchor, old, reference), strict=True))
 
     def _loss(

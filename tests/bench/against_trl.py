@@ -258,6 +258,18 @@ def reward(first_token: int) -> float:
     return float(first_token % 2)
 
 
+class Prompts:
+    """Prompts are given as ids, and nothing is decoded to text."""
+
+    codec = property(lambda self: self)
+
+    def encode(self, text: str) -> list[int]:
+        return prompts()[int(text)]
+
+    def decode(self, ids: list[int]) -> str:
+        return ""
+
+
 def swarmnode_step(size: Size, device: str) -> Callable[[], None]:
     """The node's generator and trainer."""
     from swarmnode.config import TrainSettings
@@ -266,17 +278,6 @@ def swarmnode_step(size: Size, device: str) -> Callable[[], None]:
     from swarmnode.train.advantage import group_advantages
     from swarmnode.train.batch import Sample
     from swarmnode.train.trainer import Trainer
-
-    class Prompts:
-        """Prompts are given as ids, and nothing is decoded to text."""
-
-        codec = property(lambda self: self)
-
-        def encode(self, text: str) -> list[int]:
-            return prompts()[int(text)]
-
-        def decode(self, ids: list[int]) -> str:
-            return ""
 
     model = model_of(size, device)
     encoder: Any = Prompts()

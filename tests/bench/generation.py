@@ -27,7 +27,17 @@ from typing import Any
 
 import psutil
 import torch
-from against_trl import COMPLETIONS, GROUPS, LR, NEW_TOKENS, PROMPT_TOKENS, SIZES, prompts, reward
+from against_trl import (
+    COMPLETIONS,
+    GROUPS,
+    LR,
+    NEW_TOKENS,
+    PROMPT_TOKENS,
+    SIZES,
+    Prompts,
+    prompts,
+    reward,
+)
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from swarmnode import config
@@ -44,18 +54,6 @@ from swarmnode.train.trainer import Trainer
 
 QUESTIONS = [Question("bench", b"", n, str(n), "", False) for n in range(GROUPS)]
 TOKENS = GROUPS * COMPLETIONS * NEW_TOKENS
-
-
-class Prompts:
-    """Prompts are given as ids, and nothing is decoded to text."""
-
-    codec = property(lambda self: self)
-
-    def encode(self, text: str) -> list[int]:
-        return prompts()[int(text)]
-
-    def decode(self, ids: list[int]) -> str:
-        return ""
 
 
 def main() -> None:
