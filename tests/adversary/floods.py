@@ -15,8 +15,9 @@ from real import BACKENDS, Workload, address, attacked, memory_bytes, met, proce
 
 IN_CI = False  # rates by the clock: they want a quiet machine
 RATE = 10_000
-# Connections of the flooder: p2pd reads gossip from one of a peer's, py-libp2p from each.
-LINKS = {"hivemind": 1, "libp2p": 4}
+# Streams of the flooder: p2pd reads gossip from one of a peer's, py-libp2p from each, and each may
+# have its own bytes on the way.
+LINKS = {"hivemind": 1, "libp2p": 12}
 _NEIGHBOURS = 2  # honest ones of the victim, besides the one that publishes
 _MIB = 2**20
 

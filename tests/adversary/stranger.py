@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from itertools import cycle, islice
 
 import trio
 from libp2p import new_host
@@ -18,6 +19,7 @@ from libp2p.abc import IHost
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.keys import KeyPair
 from libp2p.custom_types import TProtocol
+from libp2p.network.stream.net_stream import INetStream
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo, info_from_p2p_addr
 from libp2p.pubsub.pb import rpc_pb2
@@ -33,6 +35,7 @@ from swarmnode.swarm.multiaddr import varint
 TOPIC = announcement_topic(SWARM)
 GOSSIP = TProtocol("/meshsub/1.1.0")
 _BATCH = 50  # messages in one RPC
+_CONNECTIONS = 3  # what py-libp2p allows of a peer
 _ANYWHERE = "/ip4/127.0.0.1/tcp/0"
 
 
@@ -83,8 +86,7 @@ class Attack:
         self.victim = victim
         self.began = 0.0
         self.sent = 0
-        self.opened: set[int] = set()  # connections over which it sent
-        self.cut: set[int] = set()  # those that were closed once
+        self.left = 0  # of a flood's first streams
 
     def begin(self) -> None:
         self.began = time.monotonic()
@@ -94,34 +96,44 @@ class Attack:
         return f"{time.monotonic() - self.began:.2f}"
 
     async def flood(self, blocks: list[bytes], per_s: int, for_s: float, links: int) -> None:
-        """Sends the blocks at this rate over so many connections of one peer, connecting again
-        whenever one is cut off."""
+        """Sends the blocks at this rate over so many streams of one peer, on some connections,
+        connecting again whenever one is cut off."""
         keys = self.host.get_private_key()
         async with AsyncExitStack() as stack:
             hosts = [self.host]
-            for _ in range(links - 1):
+            for _ in range(min(links, _CONNECTIONS) - 1):
                 hosts.append(new_host(key_pair=KeyPair(keys, keys.get_public_key())))
                 await stack.enter_async_context(hosts[-1].run([Multiaddr(_ANYWHERE)]))
-                await hosts[-1].connect(self.victim)
-            await self.host.connect(self.victim)
+            streams = [await self._gossip(host) for host in islice(cycle(hosts), links)]
+            self.left = links
             self.begin()
             async with trio.open_nursery() as tasks:
-                for link, host in enumerate(hosts):
-                    tasks.start_soon(self._send, link, host, blocks, per_s, for_s)
+                for host, stream in zip(cycle(hosts), streams, strict=False):
+                    tasks.start_soon(self._send, host, stream, blocks, per_s, for_s)
         say("sent", self.sent)
 
+    async def _gossip(self, host: IHost) -> INetStream:
+        """A new stream for gossip, subscribed."""
+        await host.connect(self.victim)
+        stream = await host.new_stream(self.victim.peer_id, [GOSSIP])
+        subscription = rpc_pb2.RPC.SubOpts(subscribe=True, topicid=TOPIC)
+        await stream.write(block(rpc_pb2.RPC(subscriptions=[subscription])))
+        return stream
+
     async def _send(
-        self, link: int, host: IHost, blocks: list[bytes], per_s: int, for_s: float
+        self,
+        host: IHost,
+        stream: INetStream,
+        blocks: list[bytes],
+        per_s: int,
+        for_s: float,
     ) -> None:
-        """One connection's part of a flood; all share the blocks, the rate and the count. The peer
-        is cut off when each of them was once."""
+        """One stream's part of a flood; all share the blocks, the rate and the count. The peer is
+        cut off when each of the first streams was."""
+        is_first = True
         while time.monotonic() - self.began < for_s:
             try:
-                await host.connect(self.victim)
-                stream = await host.new_stream(self.victim.peer_id, [GOSSIP])
-                subscription = rpc_pb2.RPC.SubOpts(subscribe=True, topicid=TOPIC)
-                await stream.write(block(rpc_pb2.RPC(subscriptions=[subscription])))
-                self.opened.add(link)
+                stream = stream if is_first else await self._gossip(host)
                 while time.monotonic() - self.began < for_s:
                     ahead_s = self.sent / per_s - (time.monotonic() - self.began)
                     if ahead_s > 0:
@@ -130,9 +142,10 @@ class Attack:
                     self.sent += _BATCH
                     await stream.write(blocks[self.sent // _BATCH % len(blocks)])
             except Exception:  # noqa: BLE001  however the library calls it: it is cut off
-                if self.opened - self.cut == {link}:
+                self.left -= is_first
+                if is_first and not self.left:
                     say("cut", self.at(), self.sent)
-                self.cut |= {link} & self.opened
+                is_first = False
                 await trio.sleep(0.2)
 
     async def hold_streams(self, protocol: str, count: int, said: bytes, for_s: float) -> None:
