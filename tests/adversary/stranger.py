@@ -85,6 +85,7 @@ class Attack:
         self.host = host
         self.victim = victim
         self.began = 0.0
+        self.offered = 0  # messages, those on their way included
         self.sent = 0
         self.left = 0  # of a flood's first streams
 
@@ -135,12 +136,13 @@ class Attack:
             try:
                 stream = stream if is_first else await self._gossip(host)
                 while time.monotonic() - self.began < for_s:
-                    ahead_s = self.sent / per_s - (time.monotonic() - self.began)
+                    ahead_s = self.offered / per_s - (time.monotonic() - self.began)
                     if ahead_s > 0:
                         await trio.sleep(ahead_s)
                         continue
+                    self.offered += _BATCH
+                    await stream.write(blocks[self.offered // _BATCH % len(blocks)])
                     self.sent += _BATCH
-                    await stream.write(blocks[self.sent // _BATCH % len(blocks)])
             except Exception:  # noqa: BLE001  however the library calls it: it is cut off
                 self.left -= is_first
                 if is_first and not self.left:
