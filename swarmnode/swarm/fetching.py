@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Protocol
 
 import anyio
@@ -34,15 +35,21 @@ FETCH_S = 20.0
 _SLOT_S = 25.0  # for one of the slots below to become free
 _OPEN_S = 8  # for finding and connecting the peer; whole seconds, as the daemon counts
 _HELLO_S = 5.0
-_REQUEST_S = 5.0  # for a peer to say what it wants
-_SERVE_S = 30.0  # for a peer to take what it wanted: longer than its own deadline
 _AT_ONCE = 16  # fetches on the wire; each holds one frame of at most 256 KiB
 _WAITING = 256  # fetches accepted, the waiting ones included
 _PER_PEER = 8  # so that one silent peer cannot hold all slots
-_SERVED_AT_ONCE = 64  # streams that peers opened
-_SERVED_PER_PEER = 4
 # Seconds that a frame waits for its byte budget. A peer that is told to go asks another holder.
 _PATIENCE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Served:
+    """What peers may take of a node's time; others than these in tests only."""
+
+    at_once: float = 64  # streams that peers opened
+    per_peer: float = 4
+    request_s: float = 5.0  # for a peer to say what it wants
+    take_s: float = 30.0  # for a peer to take what it wanted: longer than its own deadline
 
 
 class Traffic:
@@ -195,6 +202,9 @@ class Fetcher:
             self._emit(FetchFailed(peer, tuple(missing), problem, detail))
 
 
+_SERVED = Served()
+
+
 class Server:
     """Answers the streams that peers open: frames from `outbox`, and our greeting.
 
@@ -209,7 +219,9 @@ class Server:
         traffic: Traffic,
         greeted: Callable[[str, str, Hello], None],
         avoids: Callable[[str], bool] = lambda peer: False,
+        limits: Served = _SERVED,
     ) -> None:
+        self._limits = limits
         self._outbox = outbox
         self._avoids = avoids
         self._hello = hello
@@ -226,10 +238,10 @@ class Server:
             if not is_taken:
                 return
             try:
-                with anyio.fail_after(_REQUEST_S):
+                with anyio.fail_after(self._limits.request_s):
                     request = await _read_block(stream, MAX_FETCH_REQUEST_BYTES)
                 self._traffic.received(len(request))
-                with anyio.fail_after(_SERVE_S):
+                with anyio.fail_after(self._limits.take_s):
                     for id in codec.decode_fetch_request(request):
                         frame = self._outbox.get(id) or b""
                         if frame and not await self._traffic.may_send():
@@ -257,8 +269,8 @@ class Server:
     @asynccontextmanager
     async def _turn(self, peer: str) -> AsyncIterator[bool]:
         """Whether one more stream of `peer` may be served; counts it while it is."""
-        is_full = self._serving.total() >= _SERVED_AT_ONCE
-        if is_full or self._serving[peer] >= _SERVED_PER_PEER or self._avoids(peer):
+        is_full = self._serving.total() >= self._limits.at_once
+        if is_full or self._serving[peer] >= self._limits.per_peer or self._avoids(peer):
             self._traffic.streams_refused += 1
             yield False
             return

@@ -30,7 +30,7 @@ class Trust:
         self._settings = settings
         self.standing = Standing(settings)
         self._quota = Quota(settings, self.standing)
-        self._numbers = Numbers(settings.max_authors, lifetime_s)
+        self._numbers = Numbers(settings.max_authors, lifetime_s, self.standing.is_established)
         self._copies = Copies()
 
     def refuse_unread(self, author: bytes, now: float) -> Reason | None:

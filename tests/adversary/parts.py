@@ -5,8 +5,10 @@ Nothing here is faked that a defence looks at: frames are sealed with Ed25519 an
 """
 
 import random
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from protocol.envelope import Sealed, seal
@@ -19,6 +21,10 @@ from swarmnode.rollout import Question
 from swarmnode.swarm.conversion import Arrival
 from swarmnode.swarm.exchange import Exchange
 from swarmnode.swarm.memory import Hub, MemoryTransport
+
+sys.path.append(str(Path(__file__).parents[1]))  # these are programs, too
+import offered
+from offered import item_of as item_of
 
 SWARM = bytes([7] * 32)
 TASK = b"add1"
@@ -38,28 +44,11 @@ def person(number: int) -> Identity:
 
 def rollout(number: int, texts: Sequence[str], created: float = NOW, task: bytes = TASK) -> Rollout:
     """Answers to its author's question `number`."""
-    return Rollout.build(
-        task_digest=task,
-        seed=number,
-        created=created,
-        policy_version=0,
-        temperature=1.0,
-        model_label="m",
-        texts=texts,
-        mean_logps=[-0.5] * len(texts),
-        token_counts=[9] * len(texts),
-        ended=[True] * len(texts),
-    )
-
-
-def item_of(sealed: Sealed, made: Rollout) -> Item:
-    return Item(sealed.id, made.task_digest, made.seed, len(sealed.frame))
+    return offered.rollout(number, texts, created, task)
 
 
 def announcement(items: Sequence[Item], created: float = NOW, round: int = 1) -> Announcement:
-    return Announcement.build(
-        round=round, created=created, policy_version=0, model_label="m", items=items
-    )
+    return offered.announcement(items, created, round)
 
 
 @dataclass

@@ -90,11 +90,12 @@ def attacked(where: str, kind: str, *options: object) -> Iterator[subprocess.Pop
 
 
 class Workload:
-    """Honest rollouts at a steady pace: published by one node, fetched and admitted by the victim.
+    """Honest rollouts at a steady pace, each announced by itself: published by the honest nodes in
+    turn, fetched and admitted by the victim.
 
     Counts what arrives within `patience_s` of the last publication. The victim has some more honest
     neighbours, as in a swarm: GossipSub drops some of what comes while it is flooded, and passes on
-    what came by another way.
+    what came by another way. Each node publishes `per_s`; above 3 it would flood itself.
     """
 
     def __init__(
@@ -110,25 +111,30 @@ class Workload:
         self.victim: Victim = victim(self.network, trust=trust)
         self.honest = author(folder / "honest", backend, address(self.network))
         known = address(self.network), address(self.honest.transport)  # type: ignore[arg-type]
-        self.others = [node(folder / f"other {n}", backend, *known) for n in range(neighbours)]
-        self.per_s = per_s
+        self.others = [author(folder / f"other {n}", backend, *known) for n in range(neighbours)]
+        self.per_s = per_s * (1 + neighbours)
         self._number = 0
 
     def close(self) -> None:
-        for transport in (self.network, self.honest.transport, *self.others):
+        for transport in (self.network, *(one.transport for one in self.authors)):
             transport.close()
+
+    @property
+    def authors(self) -> list[Stranger]:
+        """The honest ones."""
+        return [self.honest, *self.others]
 
     def run(self, for_s: float, patience_s: float = 5.0) -> tuple[int, int]:
         """(published, admitted) in so many seconds."""
         began, published, admitted = time.monotonic(), 0, 0
+        honest = {one.me.public_key for one in self.authors}
         while (passed_s := time.monotonic() - began) < for_s + patience_s:
             if passed_s < for_s and published < passed_s * self.per_s:
                 self._publish()
                 published += 1
             self.victim.now = time.time()
             arrivals = self.victim.round(24)
-            mine = self.honest.me.public_key
-            admitted += sum(arrival.origin.author == mine for arrival in arrivals)
+            admitted += sum(arrival.origin.author in honest for arrival in arrivals)
             if passed_s > for_s and admitted >= published:
                 break
             time.sleep(0.05)
@@ -138,6 +144,7 @@ class Workload:
         self._number += 1
         now = time.time()
         one = rollout(self._number, [f"{self._number} is right", "no"], created=now)
-        sealed = self.honest.seal(one)
-        self.honest.transport.hold(sealed.id, sealed.frame)
-        self.honest.announce(item_of(sealed, one), created=now, round=self._number)
+        who = self.authors[self._number % len(self.authors)]
+        sealed = who.seal(one)
+        who.transport.hold(sealed.id, sealed.frame)
+        who.announce(item_of(sealed, one), created=now, round=self._number)

@@ -90,9 +90,16 @@ def crowd(first: int, count: int, networks: int, prefix: str) -> list[Author]:
     ]
 
 
-def share(way: str, rounds: int, trust: TrustSettings, networks: int = 10, after: int = 0) -> float:
-    """The Sybils' part of what the victim fetches in `rounds` rounds of the attack, of which the
-    first `after` are not counted."""
+def share(
+    way: str,
+    rounds: int,
+    trust: TrustSettings,
+    networks: int = 10,
+    after: int = 0,
+    asked: int = ASKED,
+) -> float:
+    """The Sybils' part of what the victim fetches in `rounds` rounds of the attack, `asked` in
+    each, of which the first `after` are not counted."""
     stage = Stage()
     node: Victim = victim(stage, trust=trust)
     honest = crowd(0, HONEST, HONEST, "198.51")
@@ -105,7 +112,7 @@ def share(way: str, rounds: int, trust: TrustSettings, networks: int = 10, after
         if way == "new keys" and round > start:
             sybils = crowd(HONEST + round * SYBILS, SYBILS, networks, "203.0")
         stage.gossip([*honest, *(sybils if round >= start else ())], round, node.now)
-        node.round(ASKED)
+        node.round(asked if round >= start else ASKED)
         if round < start + after:
             counted = len(stage.fetched)
     fetched = stage.fetched[counted:]

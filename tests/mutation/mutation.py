@@ -21,6 +21,7 @@ import importlib.machinery
 import io
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -34,8 +35,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 EQUIVALENT = Path(__file__).parent / "equivalent.json"
 TARGET = 0.90
-# Processor seconds after which a mutant has hung, and so was noticed.
-LIMIT_S = 120.0
+# Processor seconds after which a mutant has hung, and so was noticed: so many, and so many times
+# those of the module as it is.
+LIMIT_S, LIMIT_TIMES = 10.0, 5.0
 # Asserts are not rewritten: that costs more than the tests, and only their outcome counts. Tests
 # that try hundreds of examples are left out: they would only kill more.
 _SLOW = "not (any_ or hostile or changed or random or sealed_messages)"
@@ -271,13 +273,15 @@ class Replaced(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(self._tree, str(self._path), "exec"), module.__dict__)  # noqa: S102
 
 
-def survives(validator: Validator, tree: ast.Module, tests: Sequence[str]) -> bool:
+def survives(
+    validator: Validator, tree: ast.Module, tests: Sequence[str], limit_s: float = 600.0
+) -> bool:
     """Whether the tests pass with the module made from `tree`, in a forked process."""
     child = os.fork()
     if child == 0:
         status = 3
         try:
-            signal.setitimer(signal.ITIMER_PROF, LIMIT_S)
+            signal.setitimer(signal.ITIMER_PROF, limit_s)
             os.environ["CI"] = "1"  # the same examples for each mutant
             sys.meta_path.insert(0, Replaced(validator.module, validator.path, tree))
             quiet = io.StringIO()
@@ -329,8 +333,10 @@ def score(name: str, part: str = "0/1", say: Callable[[str], None] = lambda text
     source = validator.path.read_text()
     known = json.loads(EQUIVALENT.read_text()).get(name, {})
     tests = [test for test in validator.tests if (ROOT / test).exists()]
+    before_s = _children_s()
     if not survives(validator, ast.parse(source), tests):
         raise SystemExit(f"the tests of {name} fail on the module as it is")
+    limit_s = LIMIT_S + LIMIT_TIMES * (_children_s() - before_s)
     lines = source.splitlines()
     chosen = [
         one for one in mutants(source) if f"{lines[one.line - 1].strip()} | {one.what}" not in known
@@ -339,11 +345,17 @@ def score(name: str, part: str = "0/1", say: Callable[[str], None] = lambda text
     chosen = chosen[start::step]
     survivors = []
     for one in chosen:
-        if survives(validator, one.tree, tests):
+        if survives(validator, one.tree, tests, limit_s):
             survivors.append(f"{lines[one.line - 1].strip()} | {one.what}")
             say(f"survives {name}:{one.line} {survivors[-1]}")
     count = len(chosen)
     return Score(name, count, count - len(survivors), tuple(survivors), time.monotonic() - started)
+
+
+def _children_s() -> float:
+    """Processor seconds of all processes so far that were forked and ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> int:

@@ -267,6 +267,23 @@ def test_budgets_of_a_second() -> None:
     assert [kept.allows_offers(one, 1024, NOW), kept.allows_offers(one, 1, NOW)] == [True, False]
 
 
+def test_budgets_of_a_second_of_newcomers_and_of_a_network() -> None:
+    """60 announcements of all newcomers, and 12 of a network, after what may come at once."""
+    settings = TrustSettings()
+    standing = Standing(settings)
+    kept = Quota(settings, standing)
+    new = [n.to_bytes(32) for n in range(2000)]
+    for now, announced in ((NOW, 1200), (NOW + 1, 60)):
+        assert sum(kept.allows_announcement(author, now) for author in new) == announced
+    known = [n.to_bytes(32) for n in range(5000, 5300)]
+    for one in known:
+        standing.locate(one, "/ip4/203.0.113.7/tcp/1", NOW)
+        for round in range(3):
+            standing.credit(one, round, NOW)
+    for now, announced in ((NOW, 240), (NOW + 1, 12)):
+        assert sum(kept.allows_announcement(author, now) for author in known) == announced
+
+
 def test_a_network_whose_one_author_is_drawn_empty_still_has_the_others() -> None:
     settings = TrustSettings(newcomer_grace=0)
     standing = Standing(settings)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import offered
 import pytest
 
 from protocol.envelope import Opened, open_frame, seal
@@ -25,24 +26,11 @@ NOW, MAX_AGE_S = 1_000_000.0, 600.0
 
 
 def rollout(created: float = NOW, seed: int = 5, task: bytes = b"add1") -> Rollout:
-    return Rollout.build(
-        task_digest=task,
-        seed=seed,
-        created=created,
-        policy_version=0,
-        temperature=1.0,
-        model_label="tiny",
-        texts=["a"],
-        mean_logps=[-0.5],
-        token_counts=[1],
-        ended=[True],
-    )
+    return offered.rollout(seed, ["a"], created, task)
 
 
 def announcement(created: float = NOW) -> Announcement:
-    return Announcement.build(
-        round=1, created=created, policy_version=0, model_label="tiny", items=[]
-    )
+    return offered.announcement([], created)
 
 
 def opened(message: Announcement | Rollout) -> tuple[Opened, int]:

@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import offered
 import pytest
 from fakes import FakeTasks, own_group
 from hypothesis import given
 from hypothesis import strategies as st
+from offered import announcement, item_of
 
 from protocol import limits
 from protocol.envelope import Sealed, open_frame, seal
@@ -81,29 +83,8 @@ class Member:
         return sealed
 
 
-def announcement(items: Sequence[Item], created: float, round: int) -> Announcement:
-    return Announcement.build(
-        round=round, created=created, policy_version=0, model_label="tiny", items=items
-    )
-
-
-def item_of(sealed: Sealed, rollout: Rollout) -> Item:
-    return Item(sealed.id, rollout.task_digest, rollout.seed, len(sealed.frame))
-
-
 def rollout(number: int, created: float = NOW, task: bytes = DIGEST, text: str = "a") -> Rollout:
-    return Rollout.build(
-        task_digest=task,
-        seed=number,
-        created=created,
-        policy_version=0,
-        temperature=1.0,
-        model_label="tiny",
-        texts=[text, "b"],
-        mean_logps=[-0.5, -0.25],
-        token_counts=[1, 2],
-        ended=[True, False],
-    )
+    return offered.rollout(number, [text, "b"], created, task)
 
 
 def member(hub: Hub, number: int, max_events: int = 4096, **changes: Any) -> Member:

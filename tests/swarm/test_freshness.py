@@ -77,6 +77,44 @@ def test_numbers_are_bounded_and_survive_a_restart() -> None:
     assert resumed.state() == kept.state()
 
 
+@pytest.mark.parametrize(("known", "again"), [({A}, Reason.DUPLICATE), (set(), None)])
+def test_new_keys_push_out_nothing_of_a_known_author(
+    known: set[bytes], again: Reason | None
+) -> None:
+    kept = Numbers(100, 720.0, known.__contains__, max_answered=200)
+    assert kept.refuse(A, item(5), NOW, NOW) is None
+    for author in range(1000, 1300):
+        assert kept.refuse(author.to_bytes(32), item(9), NOW, NOW) is None
+    assert len(kept) == 100 + 200 + 2 * len(known)
+    assert kept.refuse(A, item(5, id=1), NOW + 1, NOW + 1) is again
+
+
+@pytest.mark.parametrize(("known", "jumped"), [({A}, Reason.WRONG_NUMBER), (set(), None)])
+def test_new_keys_free_no_known_author_to_jump(known: set[bytes], jumped: Reason | None) -> None:
+    kept = Numbers(100, 720.0, known.__contains__)
+    for author in (A, *(n.to_bytes(32) for n in range(1000, 1300))):
+        assert kept.refuse(author, item(9), NOW, NOW) is None
+    assert kept.refuse(A, item(1_000_000), NOW + 1, NOW + 1) is jumped
+
+
+def test_who_becomes_known_has_used_what_it_used_before() -> None:
+    known: set[bytes] = set()
+    kept = Numbers(100, 720.0, known.__contains__)
+    assert kept.refuse(A, item(5), NOW, NOW) is None
+    for change in (known.add, known.discard):
+        change(A)
+        assert kept.refuse(A, item(5, id=1), NOW + 1, NOW + 1) is Reason.DUPLICATE
+        assert kept.refuse(A, item(99_999), NOW, NOW) is Reason.WRONG_NUMBER
+        assert kept.refuse(A, item(6 + len(known)), NOW, NOW) is None
+    assert len(kept) == 1 + 3
+    known.add(A)
+    resumed = Numbers(100, 720.0, known.__contains__)
+    resumed.load_state(json.loads(json.dumps(kept.state())))
+    assert resumed.refuse(A, item(5, id=1), NOW + 1, NOW + 1) is Reason.DUPLICATE
+    assert resumed.refuse(A, item(7, id=1), NOW + 1, NOW + 1) is Reason.DUPLICATE
+    assert resumed.refuse(A, item(99_999), NOW, NOW) is Reason.WRONG_NUMBER
+
+
 # --- copies ---
 
 LONG = (

@@ -34,7 +34,8 @@ class MadeUpHost:
         self.failures = 0  # subscriptions that fail before one succeeds
 
     async def subscribers(self, topic: str) -> list[str]:
-        topics = {announcement_topic(SWARM, shard): shard for shard in (OWN, OTHER)}
+        known = (OWN, OTHER, *(Shard(16, number) for number in range(16)))
+        topics = {announcement_topic(SWARM, shard): shard for shard in known}
         listed = self.providers.get(discovery_cid(SWARM, topics[topic]), [])
         return [peer for peer in self.connected if peer in listed]
 
@@ -136,3 +137,35 @@ def test_without_shards_it_does_nothing() -> None:
     host = MadeUpHost({discovery_cid(SWARM): ["member"]})
     run_for(600, host, lambda one: one.listen_to([]))
     assert (host.connected, host.provided, host.looked) == ([], [], [])
+
+
+def test_at_rest_a_node_of_many_thin_shards_hardly_looks() -> None:
+    # Ten shards with two authors each, who are all met; no more are to be found.
+    shards = [Shard(16, number) for number in range(10)]
+    host = MadeUpHost(
+        {discovery_cid(SWARM, s): [f"author {s.number} {n}" for n in range(2)] for s in shards}
+    )
+    run_for(3600, host, lambda one: one.listen_to(shards))
+    in_the_first_hour = len(host.looked)
+    assert len(host.connected) == 20
+    # One key for each shard to meet its authors; then one look in four minutes for all together.
+    assert in_the_first_hour <= 10 + 3600 / 180
+    assert set(host.looked) == {discovery_cid(SWARM, shard) for shard in shards}
+
+
+def test_thin_shards_take_turns_until_all_have_what_there_is() -> None:
+    shards = [Shard(16, number) for number in range(6)]
+    listed = {discovery_cid(SWARM, s): [f"author {s.number} 0"] for s in shards}
+    host = MadeUpHost(listed)
+    run_for(60, host, lambda one: one.listen_to(shards))
+    for number, shard in enumerate(shards):  # newcomers provide; nobody is told
+        listed[discovery_cid(SWARM, shard)].append(f"author {number} 1")
+    run_for(1800, host, lambda one: one.listen_to(shards))
+    assert len(host.connected) == 12
+
+
+def test_records_of_nodes_that_are_gone_do_not_keep_it_looking() -> None:
+    host = MadeUpHost({discovery_cid(SWARM, OWN): ["mate", "gone 1", "gone 2"]})
+    run_for(3600, host, lambda one: one.listen_to([OWN]))
+    assert host.connected == ["mate"]
+    assert len(host.looked) <= 5 + 3600 / 180
