@@ -32,6 +32,15 @@ def test_bfloat16_has_masters_beside_its_weights() -> None:
     assert found.weights + found.training == 20 * PARAMETERS
 
 
+def test_autocast_keeps_copies_of_float32_weights_in_bfloat16() -> None:
+    chosen = settings(train={"autocast": "bfloat16"})
+    plain = estimate(settings(), shape()).weights
+    assert estimate(chosen, shape()).weights == plain + 2 * PARAMETERS
+    assert estimate(settings(), shape(), "cuda").weights == plain + 2 * PARAMETERS
+    assert estimate(settings(train={"autocast": "off"}), shape(), "cuda").weights == plain
+    assert estimate(chosen, shape(2)).weights == 2 * PARAMETERS  # they are bfloat16 already
+
+
 def test_8_bit_moments_adapters_and_the_kl_term() -> None:
     eight = estimate(settings(train={"optimizer": "adamw8bit"}), shape())
     assert eight.weights + eight.training == 10 * PARAMETERS
