@@ -166,7 +166,17 @@ class Swarm:
 
     def meet(self) -> None:
         """Waits until everyone sees everyone."""
-        until(self.is_whole, "everyone's view of everyone")
+        try:
+            until(self.is_whole, "everyone's view of everyone")
+        except AssertionError as error:
+            unseen = [
+                f"{node.me.peer_id[-6:]} ({node.backend}) lacks"
+                f" {other.me.peer_id[-6:]} ({other.backend})"
+                for node in self.nodes
+                for other in self.nodes
+                if other is not node and other.me.peer_id not in node.view
+            ]
+            raise AssertionError(f"{error}: {'; '.join(unseen)}") from None
 
     def is_whole(self) -> bool:
         ids = {node.me.peer_id for node in self.nodes}
@@ -195,7 +205,16 @@ class Swarm:
             self.step(groups=0)
             return not self.owed(since)
 
-        until(is_settled, "what was announced and is still held", pause_s=round_s)
+        try:
+            until(is_settled, "what was announced and is still held", pause_s=round_s)
+        except AssertionError as error:
+            owners = {node.me.public_key: node for node in self.nodes}
+            missing = [
+                f"{peer[-6:]} lacks {number} of {owners[author].me.peer_id[-6:]}"
+                f" ({owners[author].backend})"
+                for peer, author, number in sorted(self.owed(since))
+            ]
+            raise AssertionError(f"{error}: {'; '.join(missing)}") from None
 
     def check(self) -> None:
         """What holds at all times: nothing is taken twice, nothing is refused, nothing blocks."""
