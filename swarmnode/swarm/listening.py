@@ -87,7 +87,7 @@ class Listening:
         while True:
             await anyio.sleep(_LOOK_S * self._rng.uniform(0.75, 1.25))
             await self._provide()
-            with suppress(HostError):  # nobody knows; the next look tells
+            with suppress(HostError):  # a host that is gone ends the process elsewhere
                 await self._look()
 
     async def _look(self) -> None:
@@ -143,7 +143,9 @@ class Listening:
         if anyone:
             keys.append(discovery_cid(self._swarm_id))
         for cid in keys:
-            found = await self._host.find_providers(cid, _PROVIDERS, _LOOK_TIMEOUT_S)
+            found: dict[str, list[str]] = {}
+            with suppress(HostError):  # nobody knows; other shards' turn comes all the same
+                found = await self._host.find_providers(cid, _PROVIDERS, _LOOK_TIMEOUT_S)
             new = [peer for peer in found if peer not in connected]
             self._rng.shuffle(new)
             met = 0

@@ -96,9 +96,9 @@ def estimate(
     trained = shape.adapters(rank) if rank else shape.parameters
     is_master = shape.weight_bytes < 4
     weights = shape.weight_bytes * (shape.parameters + (trained if rank else 0))
-    if train.autocast == "bfloat16" or (train.autocast == "auto" and device == "cuda"):
-        # Autocast's copies, which it keeps until the forward pass is over.
-        weights += 0 if is_master else 2 * shape.parameters
+    casts = train.autocast == "bfloat16" or (train.autocast == "auto" and device == "cuda")
+    if casts and not is_master:  # autocast keeps its copies until the forward pass is over
+        weights += 2 * shape.parameters
     moments = 2 if train.optimizer == "adamw8bit" else 8
     # A micro-batch's gradient is in the weights' dtype beside the sum in the master's.
     each = moments + 4 + (4 + shape.weight_bytes if is_master else 0)

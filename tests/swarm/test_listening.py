@@ -32,6 +32,7 @@ class MadeUpHost:
         self.provided: list[bytes] = []
         self.looked: list[bytes] = []
         self.failures = 0  # subscriptions that fail before one succeeds
+        self.unanswered: set[bytes] = set()  # keys that nobody in the table tells of
 
     async def subscribers(self, topic: str) -> list[str]:
         known = (OWN, OTHER, *(Shard(16, number) for number in range(16)))
@@ -47,6 +48,8 @@ class MadeUpHost:
 
     async def find_providers(self, cid: bytes, count: int, timeout_s: int) -> dict[str, list[str]]:
         self.looked.append(cid)
+        if cid in self.unanswered:
+            raise HostError("no answer")
         return {peer: [f"/address/of/{peer}"] for peer in self.providers.get(cid, [])[:count]}
 
     async def connect(self, peer: str, addresses: list[str], timeout_s: int) -> None:
@@ -169,3 +172,10 @@ def test_records_of_nodes_that_are_gone_do_not_keep_it_looking() -> None:
     run_for(3600, host, lambda one: one.listen_to([OWN]))
     assert host.connected == ["mate"]
     assert len(host.looked) <= 5 + 3600 / 180
+
+
+def test_a_look_that_fails_keeps_no_other_shard_from_its_turn() -> None:
+    host = MadeUpHost({discovery_cid(SWARM, OTHER): ["mate"]})
+    host.unanswered = {discovery_cid(SWARM, OWN)}
+    run_for(20, host, lambda one: one.listen_to([OWN, OTHER]))
+    assert host.connected == ["mate"]
