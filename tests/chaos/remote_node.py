@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -39,11 +39,19 @@ def greeting() -> Hello:
     return Hello.build(swarm_id=SWARM, swarm_name="chaos", software="test", model_label="none")
 
 
-def until(condition: Callable[[], T], what: str, pause_s: float = 0.05) -> T:
-    """The first true value of `condition`, or a failure after the deadline."""
+def until(
+    condition: Callable[[], T],
+    what: str,
+    pause_s: float = 0.05,
+    lacking: Callable[[], Sequence[str]] = tuple,
+) -> T:
+    """The first true value of `condition`, or a failure after the deadline, which tells what is
+    `lacking` still."""
     deadline = time.monotonic() + DEADLINE_S
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"{what} did not come within {DEADLINE_S:.0f} s"
+        if time.monotonic() >= deadline:
+            late = f"{what} did not come within {DEADLINE_S:.0f} s"
+            raise AssertionError("; ".join((late, *lacking())))
         time.sleep(pause_s)
     return value
 

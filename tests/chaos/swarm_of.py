@@ -166,17 +166,17 @@ class Swarm:
 
     def meet(self) -> None:
         """Waits until everyone sees everyone."""
-        try:
-            until(self.is_whole, "everyone's view of everyone")
-        except AssertionError as error:
-            unseen = [
+
+        def unseen() -> list[str]:
+            return [
                 f"{node.me.peer_id[-6:]} ({node.backend}) lacks"
                 f" {other.me.peer_id[-6:]} ({other.backend})"
                 for node in self.nodes
                 for other in self.nodes
                 if other is not node and other.me.peer_id not in node.view
             ]
-            raise AssertionError(f"{error}: {'; '.join(unseen)}") from None
+
+        until(self.is_whole, "everyone's view of everyone", lacking=unseen)
 
     def is_whole(self) -> bool:
         ids = {node.me.peer_id for node in self.nodes}
@@ -205,16 +205,16 @@ class Swarm:
             self.step(groups=0)
             return not self.owed(since)
 
-        try:
-            until(is_settled, "what was announced and is still held", pause_s=round_s)
-        except AssertionError as error:
+        def missing() -> list[str]:
             owners = {node.me.public_key: node for node in self.nodes}
-            missing = [
+            return [
                 f"{peer[-6:]} lacks {number} of {owners[author].me.peer_id[-6:]}"
                 f" ({owners[author].backend})"
                 for peer, author, number in sorted(self.owed(since))
             ]
-            raise AssertionError(f"{error}: {'; '.join(missing)}") from None
+
+        what = "what was announced and is still held"
+        until(is_settled, what, pause_s=round_s, lacking=missing)
 
     def check(self) -> None:
         """What holds at all times: nothing is taken twice, nothing is refused, nothing blocks."""
