@@ -303,6 +303,7 @@ class Libp2pHost:
             await self._disconnect(id)
             return
         try:
+            await self._repeat_topics(id)
             checked = CheckedStream(stream, self._gate, self._take)
             await self._pubsub.stream_handler(cast(INetStream, checked))
         except Malformed:
@@ -314,6 +315,18 @@ class Libp2pHost:
             # Not `add_to_blacklist`: it deletes what a closing connection may have deleted.
             self._pubsub.blacklisted_peers.add(id)
             await self._disconnect(id)
+
+    async def _repeat_topics(self, id: ID) -> None:
+        """Tells the peer again what this node subscribes to, if it opened gossip before.
+
+        p2pd forgets the topics of a peer when the connection of its own stream ends, though this
+        node's stream goes over another one and lives; then it opens a new one.
+        """
+        queue = self._pubsub.peer_queues.get(id)
+        if queue is None or not self._gate.topics_of(str(id)):
+            return
+        while not queue.closed and not queue.push(self._pubsub.get_hello_packet()):
+            await trio.sleep(_PACE_S)  # full, and it waits for the peer to read
 
     async def _take(self, one: Admitted) -> None:
         deliver = self._deliver.get(one.message.topicIDs[0])
