@@ -1,11 +1,13 @@
-"""Finds connections that are open and dead, or of no use: for the library that does not do so.
+"""Finds connections that are open and dead, or of no use: for libraries that do not do so.
 
 A cable that is pulled ends no TCP connection: whoever only listens would wait for hours and take
 no other way. p2pd's multiplexer asks every 30 s and waits 10 s; py-libp2p's never does. Each
 connection is asked for itself: a peer that came back by a new one would answer there while its
 gossip still goes into the dead one. And where one of several connections to a peer ends, py-libp2p
 0.8.1 may forget what the peer subscribes to, or go on writing its gossip to the one that ended:
-such a peer is parted with, and met again a moment later.
+such a peer is parted with, and met again a moment later. p2pd does the like: where the connection
+ends that its own gossip went over, it forgets what the peer subscribes to, and the peer, which has
+another one, has no reason to say it again.
 Source: libp2p's ping, https://github.com/libp2p/specs/blob/master/ping/ping.md
 """
 
@@ -70,3 +72,16 @@ class Torn:
         for peer in waited:
             del self._since[peer]
         return waited
+
+
+class Estranged:
+    """Knows which peers are connected, took part in the swarm, and have not for `patience_s`."""
+
+    def __init__(self, patience_s: float) -> None:
+        self._torn = Torn(patience_s)
+        self._took_part: AbstractSet[str] = frozenset()
+
+    def look(self, connected: AbstractSet[str], members: AbstractSet[str], now: float) -> list[str]:
+        """The peers to part with. All peers are as seen at `now` (seconds)."""
+        self._took_part = (self._took_part | members) & connected
+        return self._torn.look(self._took_part - members, now)

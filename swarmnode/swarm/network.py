@@ -28,6 +28,7 @@ from swarmnode.errors import SwarmNodeError
 from swarmnode.swarm import channel
 from swarmnode.swarm.acquaintances import Teller
 from swarmnode.swarm.address_book import AddressBook
+from swarmnode.swarm.alive import Estranged
 from swarmnode.swarm.alone import Surroundings, explain
 from swarmnode.swarm.bounded import BoundedQueue, Outbox
 from swarmnode.swarm.discovery import Dialler, Neighbours, Strangers
@@ -56,7 +57,9 @@ _AVOID_S, _MAX_AVOIDED, _CUT_PAUSE_S = 600.0, 1024, 0.02
 # A library that has not answered for so long hangs, and the process ends to be replaced. Shorter
 # would punish a machine whose cores are all busy training.
 _HUNG_S = 10.0
-
+# For which a connected peer may be without the topic that it had: p2pd takes up to ten to open its
+# gossip again.
+_ESTRANGED_S = 20.0
 
 _MAX_NOTICES = 16
 
@@ -81,6 +84,7 @@ class Network:
         self._over_budget = 0
         self._told: set[str] = set()  # flags whose limit a person has heard of
         self._neighbours = Neighbours()
+        self._estranged = Estranged(_ESTRANGED_S)
         hello = decode_hello(start.hello)
         self._strangers = Strangers(hello, self._emit)
         self._rng = random.SystemRandom()
@@ -265,6 +269,8 @@ class Network:
         for peer in connected.intersection(self._neighbours.avoided):
             self._cut(peer)
         self._silent_s = 0.0
+        for peer in self._estranged.look(connected, set(members), time.monotonic()):
+            await self._host.disconnect(peer)  # to be met again
         if self._unheard is not None and members and not was_alone:
             # One look after the first peer came: the library has its streams open by then.
             await self._publish(*self._unheard)

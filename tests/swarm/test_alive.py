@@ -2,7 +2,7 @@
 
 import anyio
 
-from swarmnode.swarm.alive import Torn, end_the_dead
+from swarmnode.swarm.alive import Estranged, Torn, end_the_dead
 
 
 class Links:
@@ -66,3 +66,24 @@ def test_who_is_without_gossip_for_long_is_parted_with() -> None:
     assert torn.look({"p", "q"}, 10.0) == ["q"]
     assert torn.look({"p", "q"}, 11.0) == []  # once, then counted anew
     assert torn.look({"p", "q"}, 20.0) == ["p"]
+
+
+def test_peer_that_took_part_and_does_not_any_more_is_parted_with() -> None:
+    estranged = Estranged(10.0)
+    both, one = {"p", "q", "other"}, {"p"}
+    assert estranged.look(both, {"p", "q"}, 0.0) == []
+    assert estranged.look(both, one, 1.0) == []
+    assert estranged.look(both, one, 10.9) == []
+    assert estranged.look(both, one, 11.0) == ["q"]  # and not who never took part
+    assert estranged.look({"p", "other"}, one, 12.0) == []
+    assert estranged.look(both, one, 13.0) == []  # back, without having said anything yet
+    assert estranged.look(both, one, 40.0) == []
+    assert estranged.look(both, {"p", "q"}, 41.0) == []
+
+
+def test_peer_that_comes_back_in_time_is_kept() -> None:
+    estranged = Estranged(10.0)
+    for now in (0.0, 20.0, 40.0):
+        assert estranged.look({"p"}, {"p"}, now) == []
+        assert estranged.look({"p"}, set(), now + 1) == []
+        assert estranged.look({"p"}, set(), now + 10.9) == []

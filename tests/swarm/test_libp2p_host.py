@@ -1,8 +1,11 @@
-"""What a py-libp2p host tells a neighbour that runs p2pd when one of two connections ends."""
+"""A py-libp2p host and a neighbour that runs p2pd find together again when the connection ends that
+p2pd's gossip went over: p2pd forgets the host's topics then, and the host has no reason to say them
+again, as its own goes over another."""
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +54,9 @@ async def until(condition: Callable[[], Any], what: str) -> None:
     raise AssertionError(f"{what} did not come within {PATIENCE_S:.0f} s")
 
 
-async def loses_the_connection_of_its_neighbours_gossip(folder: Path, node: Any) -> None:
-    """The host's gossip goes over the second connection, p2pd's over the first, which ends."""
+async def one_of_two_connections_ends(folder: Path, node: Any, *, is_mute: bool = False) -> None:
+    """The host's gossip goes over the second connection, p2pd's over the first, which ends. A mute
+    host says nothing more, until the node has parted with it."""
     peer = ID.from_base58(node.status().peer_id)
     where = Multiaddr(address(node).partition("/p2p/")[0])
     async with host_of(folder) as host:
@@ -61,6 +65,8 @@ async def loses_the_connection_of_its_neighbours_gossip(folder: Path, node: Any)
         first = await network.dial_addr(where, peer)
         await until(lambda: node.status().peers == (own,), "p2pd's sight of the host")
         second = await network.dial_addr(where, peer)
+        if is_mute:
+            host._repeat_topics = _say_nothing
         network._select_connection = lambda connections, peer: connections[-1]
         pubsub._handle_dead_peer(peer)
         await until(lambda: peer in pubsub.peers, "the host's gossip by the second")
@@ -68,15 +74,31 @@ async def loses_the_connection_of_its_neighbours_gossip(folder: Path, node: Any)
         assert node.status().peers == (own,)
         await first.muxed_conn.secured_conn.close()
         await trio.sleep(3.0)  # p2pd forgets the host's topics; its reports come once a second
+        if is_mute:
+            await until(lambda: peer not in pubsub.peers, "the end of the second, too")
+            await host.connect(str(peer), [str(where)], 8)
         await until(lambda: node.status().peers == (own,), "p2pd's sight of the host again")
-        assert network.get_connections(peer) == [second]
+        assert (network.get_connections(peer) == [second]) is not is_mute
         await host.disconnect(node.status().peer_id)
 
 
-def test_neighbour_that_forgot_its_topics_is_told_them_again(tmp_path: Path) -> None:
+async def _say_nothing(id: ID) -> None:
+    pass
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Any]:
     node = real_node(tmp_path / "p2pd")
     try:
         node.open()
-        trio.run(loses_the_connection_of_its_neighbours_gossip, tmp_path / "host", node)
+        yield node
     finally:
         node.close()
+
+
+def test_host_says_its_topics_again_to_who_opens_gossip_again(tmp_path: Path, node: Any) -> None:
+    trio.run(one_of_two_connections_ends, tmp_path / "host", node)
+
+
+def test_node_parts_with_a_peer_that_does_not(tmp_path: Path, node: Any) -> None:
+    trio.run(partial(one_of_two_connections_ends, tmp_path / "host", node, is_mute=True))
