@@ -27,7 +27,7 @@ def check_held_out(tasks: TaskSet, questions_per_task: int) -> None:
     """
     coarse = []
     for name in tasks.names:
-        count = len(tasks.held_out(name, min(questions_per_task, _FEW)))
+        count = len(tasks.held_out(name, questions_per_task))
         if count == 0:
             raise ConfigError(
                 f"task {name}: none of its questions falls into the held-out split, so nothing "

@@ -56,6 +56,7 @@ class TaskSet:
         self._hash = digest
         self._sources: dict[str, Source] = {}
         self._digests: dict[str, bytes] = {}
+        self._held_out: dict[tuple[str, int], list[Question]] = {}
 
     def open(self) -> None:
         """Loads word lists and data files. Raises `ConfigError`, naming the task, for whatever is
@@ -94,6 +95,11 @@ class TaskSet:
     def held_out(self, name: str, count: int) -> list[Question]:
         """The first `count` held-out questions with distinct prompts, the same at every call;
         fewer if a bounded search finds no more."""
+        if (name, count) not in self._held_out:
+            self._held_out[name, count] = self._found_held_out(name, count)
+        return list(self._held_out[name, count])
+
+    def _found_held_out(self, name: str, count: int) -> list[Question]:
         found: dict[str, Question] = {}
         limit = count * SEARCH_FACTOR * 1000 // max(self._held_out_thousandths, 1)
         for seed in itertools.islice(self._sources[name].evaluation_seeds(), limit):

@@ -21,6 +21,7 @@ from types import TracebackType
 _CHUNK_BYTES = 16 * 1024
 _WINDOW_CHUNKS = 8  # read ahead of what was passed on, so that a slow link pushes back
 _LOOK_S = 0.02  # between looks whether a silent link speaks again
+_ACCEPT_S = 0.1  # within which a connection that the kernel has accepted is known to a link
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class Link:
         self._loop = loop
         self._open: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._is_closed = False
 
     def cut(self) -> None:
         """Ends every connection; new ones are accepted."""
@@ -66,17 +68,22 @@ class Link:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
+        self._is_closed = True
         if self._server is not None:
             self._server.close()
         tasks = list(self._open)
         self._cut()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(_ACCEPT_S)
 
     def _cut(self) -> None:
         for task in self._open:
             task.cancel()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_closed:  # accepted at the last moment
+            writer.transport.abort()
+            return
         task = asyncio.current_task()
         assert task is not None
         self._open.add(task)
@@ -188,8 +195,14 @@ class Proxies:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for link in self._links:
-            asyncio.run_coroutine_threadsafe(link.close(), self._loop).result(30)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(30)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def _end(self) -> None:
+        await asyncio.gather(*(link.close() for link in self._links))
+        while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            _, late = await asyncio.wait(tasks, timeout=1.0)
+            for task in late:
+                task.cancel()
