@@ -10,7 +10,6 @@ again. `--quick` is one seed, and half of the nodes malicious. Exits with 1 when
 target.
 """
 
-import argparse
 import json
 import multiprocessing
 import shlex
@@ -22,14 +21,14 @@ from pathlib import Path
 
 from laboratory.poison_table import QUICK_SEEDS, SEEDS, cases, figures, render
 from laboratory.poisoned import Case, simulate
-from laboratory.runs import prepare_process
+from laboratory.runs import prepare_process, table_parser
 from laboratory.worked import make_start, open_worked_world
 
 EVALUATE_QUESTIONS = 16
 
 
 def main() -> int:
-    arguments = _parser().parse_args()
+    arguments = table_parser(__doc__, "one seed, half malicious").parse_args()
     seeds = arguments.seeds or (QUICK_SEEDS if arguments.quick else SEEDS)
     runs = cases(seeds, quick=arguments.quick)
     for folder in (arguments.out, arguments.cache):
@@ -42,19 +41,6 @@ def main() -> int:
     (arguments.out / "poisoning.md").write_text(text)
     print(text)
     return int(not all(one.is_met for one in figures(results)))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs and the table")
-    parser.add_argument("--cache", type=Path, default=Path("runs/starts"), help="warm starts")
-    parser.add_argument("--processes", type=int, default=1, help="runs at the same time")
-    parser.add_argument("--quick", action="store_true", help="one seed, half malicious")
-    parser.add_argument("--seeds", nargs="+", type=int, help="each its own warm start")
-    parser.add_argument("--preface", type=Path, help="Markdown to put in front of the tables")
-    return parser
 
 
 def perform(runs: list[tuple[Case, int]], out: Path, cache: Path, processes: int) -> None:

@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from laboratory.plots import draw
-from laboratory.runs import do_run, folder_of, is_finished, prepare_process
+from laboratory.runs import do_run, folder_of, is_finished, prepare_process, table_parser
 from laboratory.settings import (
     ABLATED_REGIME,
     ABLATION_SEEDS,
@@ -68,17 +68,10 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs and the table")
-    parser.add_argument("--cache", type=Path, default=Path("runs/starts"), help="warm starts")
-    parser.add_argument("--processes", type=int, default=1, help="runs at the same time")
-    parser.add_argument("--quick", action="store_true", help="two seeds, fewer rounds and arms")
+    parser = table_parser(__doc__, "two seeds, fewer rounds and arms")
     parser.add_argument(
         "--extended", action="store_true", help="more regimes and the ablations as well"
     )
-    parser.add_argument("--preface", type=Path, help="Markdown to put in front of the report")
     parser.add_argument("--regimes", nargs="+", choices=REGIMES, help="default: all of the table")
     parser.add_argument(
         "--arms",
@@ -87,7 +80,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ARM",
         help="default: the regime's",
     )
-    parser.add_argument("--seeds", nargs="+", type=int, help="each its own warm start")
     parser.add_argument("--list", action="store_true", help="list what is to be done, do nothing")
     return parser
 

@@ -25,7 +25,7 @@
 | `run_view.py`, `run_words.py` | how a run stands, and that in words |
 | `failures.py` | what a round that failed was about: memory, disk, device |
 | `deadline.py`, `tracking.py` | `--until`; TensorBoard and Weights & Biases |
-| `metrics.py`, `log.py`, `plots.py`, `summary.py` | what a person sees |
+| `metrics.py`, `scraped.py`, `log.py`, `plots.py`, `summary.py` | what a person sees |
 | `tasks/` | questions, their scores, the scorer process |
 | `generate/` | completions from the policy; prompts and foreign text |
 | `train/` | advantages, loss, optimiser step, checkpoints, model loading |

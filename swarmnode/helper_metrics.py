@@ -3,8 +3,6 @@
 Names and meanings are those of `metrics.py`, so that one dashboard shows both kinds of node.
 """
 
-from typing import Any
-
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -12,10 +10,9 @@ from prometheus_client import (
     Info,
     ProcessCollector,
     disable_created_metrics,
-    start_http_server,
 )
 
-from swarmnode.errors import ConfigError
+from swarmnode.scraped import Scraped
 from swarmnode.swarm.alone import Alone
 from swarmnode.swarm.transport import TransportStatus
 
@@ -31,9 +28,8 @@ class HelperMetrics:
     """The exporter. `open` listens, `record` takes the network's state, `close` stops listening."""
 
     def __init__(self, host: str, port: int) -> None:
-        self._host = host
-        self._port = port
         self._registry = CollectorRegistry()
+        self._scraped = Scraped(self._registry, host, port)
         # As in `metrics.py`.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
         self._peers = Gauge("swarmnode_peers", "Peers connected.", registry=self._registry)
@@ -47,22 +43,11 @@ class HelperMetrics:
         self._info = Info("swarmnode_node", "What this node runs.", registry=self._registry)
         self._seen = dict.fromkeys(_COUNTERS, 0)
         ProcessCollector(registry=self._registry)
-        self._server: Any = None
-        self._thread: Any = None
 
     def open(self, **info: str) -> str:
         """Listens; returns the address. Raises `ConfigError` when the port is taken."""
         self._info.info(info)
-        try:
-            self._server, self._thread = start_http_server(
-                self._port, self._host, registry=self._registry
-            )
-        except OSError as error:
-            raise ConfigError(
-                f"cannot serve metrics on {self._host}:{self._port} ({error.strerror}): "
-                "choose another port with --metrics-port, or -1 for none"
-            ) from error
-        return f"http://{self._host}:{self._server.server_port}/metrics"
+        return self._scraped.open()
 
     def record(self, status: TransportStatus) -> None:
         """Takes over the network's state."""
@@ -81,8 +66,4 @@ class HelperMetrics:
 
     def close(self) -> None:
         """Stops listening. May be called twice."""
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
-            self._thread.join()
-            self._server = None
+        self._scraped.close()

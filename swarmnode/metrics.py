@@ -19,11 +19,10 @@ from prometheus_client import (
     Gauge,
     Info,
     disable_created_metrics,
-    start_http_server,
 )
 
-from swarmnode.errors import ConfigError
 from swarmnode.report import Evaluation, RoundReport, Totals
+from swarmnode.scraped import Scraped
 
 log = logging.getLogger(__name__)
 
@@ -111,9 +110,8 @@ class Metrics:
     def __init__(
         self, host: str, port: int, known: Mapping[str, Iterable[str]] = MappingProxyType({})
     ) -> None:
-        self._host = host
-        self._port = port
         self._registry = CollectorRegistry()
+        self._scraped = Scraped(self._registry, host, port)
         # Otherwise each counter has a second series with the time at which it was made, and sums
         # over names by pattern take it in. The library has this switch for the whole process only.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
@@ -149,8 +147,6 @@ class Metrics:
         )
         self._info = Info("swarmnode_node", "What this node runs.", registry=self._registry)
         self._seen = _Seen()
-        self._server: Any = None
-        self._thread: Any = None
 
     def open(self, **info: str) -> str:
         """Listens; returns the address. `info` becomes the labels of `swarmnode_node_info`.
@@ -158,16 +154,7 @@ class Metrics:
         Raises `ConfigError` when the port is taken.
         """
         self._info.info(info)
-        try:
-            self._server, self._thread = start_http_server(
-                self._port, self._host, registry=self._registry
-            )
-        except OSError as error:
-            raise ConfigError(
-                f"cannot serve metrics on {self._host}:{self._port} ({error.strerror}): "
-                "choose another port with --metrics-port, or -1 for none"
-            ) from error
-        return f"http://{self._host}:{self._server.server_port}/metrics"
+        return self._scraped.open()
 
     def resume(self, totals: Totals) -> None:
         """Counts from these totals on: what happened before a restart is not counted again."""
@@ -218,11 +205,7 @@ class Metrics:
 
     def close(self) -> None:
         """Stops listening. May be called twice."""
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
-            self._thread.join()
-            self._server = None
+        self._scraped.close()
 
     def _count(self, report: RoundReport) -> None:
         new, old = report.totals, self._seen.totals

@@ -44,7 +44,8 @@ LAYERS = {
     "swarmnode.config": Layer("protocol swarmnode.errors swarmnode.unknown_fields", "msgspec"),
     "swarmnode.manifest": Layer("protocol swarmnode.errors swarmnode.unknown_fields", "msgspec"),
     "swarmnode.identity": Layer("protocol swarmnode.errors", "nacl"),
-    "swarmnode.metrics": Layer("swarmnode.errors swarmnode.report", "prometheus_client"),
+    "swarmnode.scraped": Layer("swarmnode.errors", "prometheus_client"),
+    "swarmnode.metrics": Layer("swarmnode.report swarmnode.scraped", "prometheus_client"),
     "swarmnode.rows": Layer(),
     "swarmnode.deadline": Layer("swarmnode.errors"),
     "swarmnode.life": Layer(),
@@ -62,7 +63,7 @@ LAYERS = {
         "matplotlib",
     ),
     "swarmnode.helper_metrics": Layer(
-        "swarmnode.errors swarmnode.swarm.alone swarmnode.swarm.transport", "prometheus_client"
+        "swarmnode.scraped swarmnode.swarm.alone swarmnode.swarm.transport", "prometheus_client"
     ),
     "swarmnode.networking": Layer(f"{SWARM} swarmnode.identity swarmnode.run_directory", "msgspec"),
     "swarmnode.plots": Layer("swarmnode.errors swarmnode.run_directory", "", "matplotlib"),

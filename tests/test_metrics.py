@@ -202,7 +202,7 @@ def test_no_label_names_a_peer_and_every_label_is_of_a_closed_set(metrics: Metri
 
 def test_listens_on_loopback_only_and_on_a_free_port(metrics: Metrics) -> None:
     assert re.fullmatch(r"http://127\.0\.0\.1:[1-9]\d*/metrics", metrics.open())
-    assert metrics._server.server_address[0] == "127.0.0.1"
+    assert metrics._scraped._server.server_address[0] == "127.0.0.1"
 
 
 def test_a_taken_port_is_told_with_a_way_out(metrics: Metrics) -> None:

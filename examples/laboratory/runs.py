@@ -4,6 +4,7 @@ A run that is finished is not done again; one that was interrupted is done anew,
 round. Its configuration says what it is: a folder with another one is refused, never mixed.
 """
 
+import argparse
 import json
 import shutil
 import time
@@ -101,6 +102,20 @@ def read_run(out: Path, run: Run) -> Finished | None:
         evaluations=read_rows(folder / "evaluations.jsonl"),
         cpu_s=json.loads((folder / _FINISHED).read_text())["cpu_s"],
     )
+
+
+def table_parser(description: str | None, quick: str) -> argparse.ArgumentParser:
+    """The flags of a program that does runs and makes a table; `quick` says what --quick leaves."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs and the table")
+    parser.add_argument("--cache", type=Path, default=Path("runs/starts"), help="warm starts")
+    parser.add_argument("--processes", type=int, default=1, help="runs at the same time")
+    parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--seeds", nargs="+", type=int, help="each its own warm start")
+    parser.add_argument("--preface", type=Path, help="Markdown to put in front of the tables")
+    return parser
 
 
 def prepare_process() -> None:

@@ -22,14 +22,12 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from swarmnode import manifest
-from swarmnode.generate.encode import text_codec
-from swarmnode.generate.prompt import prompt_encoder
-from swarmnode.questions import open_tasks, swarm_id
+from swarmnode.questions import open_tasks
 from swarmnode.rollout import Question
 from swarmnode.tasks.answer import CLOSE_TAG, OPEN_TAG
-from swarmnode.tasks.taskset import TaskSet, best_constant
+from swarmnode.tasks.taskset import TaskSet
 
-from .world import World
+from .world import World, world_of
 
 MANIFEST = Path(__file__).with_name("worked.toml")
 QUESTIONS = 1000  # drawn per task
@@ -126,24 +124,8 @@ def make_start(cache: Path, seed: int, warm_steps: int = WARM_STEPS) -> Path:
 
 def open_worked_world(start: Path, evaluate_questions: int) -> World:
     """The worked tasks and the warm start in the folder `start`."""
-    swarm = manifest.load(str(MANIFEST))
-    tasks = open_tasks(swarm)
-    held_out = {name: tasks.held_out(name, evaluate_questions) for name in tasks.names}
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(start)
-    codec = text_codec(tokenizer)
-    return World(
-        swarm=swarm,
-        swarm_id=swarm_id(swarm, tasks),
-        tasks=tasks,
-        held_out=held_out,
-        constant_baseline={name: best_constant(asked) for name, asked in held_out.items()},
-        model=LlamaForCausalLM.from_pretrained(start).eval(),
-        small=None,
-        tokenizer=tokenizer,
-        codec=codec,
-        # Without the instruction to think: these models were taught nothing else.
-        prompts=prompt_encoder(tokenizer, codec),
-    )
+    # Without the instruction to think: these models were taught nothing else.
+    return world_of(manifest.load(str(MANIFEST)), start, evaluate_questions)
 
 
 def _draw(tasks: TaskSet, name: str, seed: int) -> list[Question]:

@@ -48,6 +48,18 @@ class World:
 def open_world(start: Path, evaluate_questions: int, small: Path | None = None) -> World:
     """The demo swarm's tasks and the warm starts in the folders `start` and `small`."""
     swarm = manifest.load("demo")
+    told = answer.instruction(swarm.answer_format)
+    return world_of(swarm, start, evaluate_questions, small, told)
+
+
+def world_of(
+    swarm: Manifest,
+    start: Path,
+    evaluate_questions: int,
+    small: Path | None = None,
+    instruction: str = "",
+) -> World:
+    """The tasks of `swarm`, the warm starts in two folders, and what prompts begin with."""
     tasks = open_tasks(swarm)
     held_out = {name: tasks.held_out(name, evaluate_questions) for name in tasks.names}
     tokenizer = PreTrainedTokenizerFast.from_pretrained(start)
@@ -62,5 +74,5 @@ def open_world(start: Path, evaluate_questions: int, small: Path | None = None) 
         small=LlamaForCausalLM.from_pretrained(small).eval() if small else None,
         tokenizer=tokenizer,
         codec=codec,
-        prompts=prompt_encoder(tokenizer, codec, answer.instruction(swarm.answer_format)),
+        prompts=prompt_encoder(tokenizer, codec, instruction),
     )

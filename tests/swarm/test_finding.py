@@ -4,7 +4,7 @@ a private swarm. And what a network that hangs does to a node."""
 import json
 import secrets
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from transport_parts import (
     Collected,
     address,
     greeting,
+    meet,
     network_process,
     p2pd_of,
     real_node,
@@ -31,32 +32,6 @@ pytestmark = [pytest.mark.network, pytest.mark.slow]
 
 ID = b"i" * 32
 Open = Callable[..., Any]
-
-
-@pytest.fixture(params=["hivemind", "libp2p"])
-def backend(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
-
-
-@pytest.fixture
-def open_node(tmp_path: Path, backend: str) -> Iterator[Open]:
-    """Opens real nodes by name; closes them after the test."""
-    nodes: list[Any] = []
-
-    def make(name: str, *peers: str, **options: Any) -> Any:
-        node = real_node(tmp_path / name, *peers, backend=backend, **options)
-        nodes.append(node)
-        node.open()
-        return node
-
-    yield make
-    for node in nodes:
-        node.close()
-
-
-def meet(*nodes: Any) -> None:
-    until(lambda: all(len(n.status().peers) == len(nodes) - 1 for n in nodes), "a full mesh")
 
 
 def heard(node: Any, frame: bytes, seen: Collected) -> bool:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from transport_parts import (
     folder_of,
     greeting,
     is_gone,
+    meet,
     network_process,
     p2pd_of,
     real_node,
@@ -46,32 +47,6 @@ pytestmark = [pytest.mark.network, pytest.mark.slow]
 
 ID = b"i" * 32
 Open = Callable[..., Any]
-
-
-@pytest.fixture(params=["hivemind", "libp2p"])
-def backend(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
-
-
-@pytest.fixture
-def open_node(tmp_path: Path, backend: str) -> Iterator[Open]:
-    """Opens real nodes by name; closes them after the test."""
-    nodes: list[NetworkTransport] = []
-
-    def make(name: str, *peers: str, **options: Any) -> NetworkTransport:
-        node: NetworkTransport = real_node(tmp_path / name, *peers, backend=backend, **options)
-        node.open()
-        nodes.append(node)
-        return node
-
-    yield make
-    for node in nodes:
-        node.close()
-
-
-def meet(*nodes: Any) -> None:
-    until(lambda: all(len(n.status().peers) == len(nodes) - 1 for n in nodes), "a full mesh")
 
 
 def hears(listener: Any, speaker: Any, frame: bytes, seen: Collected) -> None:

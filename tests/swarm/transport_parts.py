@@ -28,6 +28,11 @@ def until(condition: Callable[[], T], what: str = "the condition") -> T:
     return value
 
 
+def meet(*nodes: Any) -> None:
+    """Waits until each of them sees all others."""
+    until(lambda: all(len(n.status().peers) == len(nodes) - 1 for n in nodes), "a full mesh")
+
+
 class Collected:
     """Polls transports and keeps all events, so that tests may wait for one in any order."""
 
