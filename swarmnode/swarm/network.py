@@ -270,7 +270,8 @@ class Network:
             self._cut(peer)
         self._silent_s = 0.0
         for peer in self._estranged.look(connected, set(members), time.monotonic()):
-            await self._host.disconnect(peer)  # to be met again
+            with suppress(HostError):  # it is gone
+                await self._host.disconnect(peer)  # to be met again
         if self._unheard is not None and members and not was_alone:
             # One look after the first peer came: the library has its streams open by then.
             await self._publish(*self._unheard)
