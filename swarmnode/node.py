@@ -32,12 +32,13 @@ from swarmnode.life import Phase
 from swarmnode.manifest import Manifest
 from swarmnode.pausing import LOOK_S, Pause
 from swarmnode.report import RoundReport
-from swarmnode.resuming import Checkpoints, Progress
+from swarmnode.resuming import PUBLISHED, Checkpoints, Progress, PublishedBefore
 from swarmnode.rollout import Completion, Group, Question
 from swarmnode.run_directory import MANIFEST, RunDirectory, environment
 from swarmnode.samples import samples_of
 from swarmnode.stopping import Stop
 from swarmnode.swarm import sampling
+from swarmnode.swarm.admission import MAX_AHEAD_S
 from swarmnode.swarm.publishing import Published
 from swarmnode.tasks.scorer import ScoreFailed
 from swarmnode.train.foreign import foreign_advantages
@@ -73,6 +74,9 @@ class Node:
         self._closing = ExitStack()
         self._progress = Progress()
         self._checkpoints = Checkpoints(settings.run, directory)
+        self._published = PublishedBefore(
+            directory.path / PUBLISHED, settings.sharing.max_age_s + MAX_AHEAD_S
+        )
         self._stop = Stop()
         self._seconds: dict[str, float] = {}
         self._bytes_before = (0, 0)  # moved by the processes before this one
@@ -93,6 +97,7 @@ class Node:
             self._start_engine,
         )
         self._progress = self._checkpoints.resume(self._parts)
+        self._published.load()
         totals = self._progress.totals
         self._bytes_before = (totals.bytes_in, totals.bytes_out)
         self._write_run_files()  # after: a refused resume leaves the run's files as they were
@@ -251,9 +256,10 @@ class Node:
 
     def _publish(self, own: Sequence[Published]) -> None:
         if self._shares and self._settings.sharing.role != "train":
-            offered = own[: self._settings.sharing.publish]
-            self._parts.exchange.listen(self._parts.rng, time.time())
-            self._parts.exchange.publish(offered, round=self._progress.round, now=time.time())
+            now = time.time()
+            offered = self._published.new(own[: self._settings.sharing.publish], now)
+            self._parts.exchange.listen(self._parts.rng, now)
+            self._parts.exchange.publish(offered, round=self._progress.round, now=now)
 
     def _collect(self) -> list[Group]:
         """Peers' groups, scored by us beside the round: those that are done; pools what is useful.

@@ -3,10 +3,14 @@ never stopped, as far as the network lets it."""
 
 import base64
 import copy
+import json
 import logging
+import os
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from swarmnode.ahead import Ahead
@@ -15,6 +19,7 @@ from swarmnode.config import RunSettings
 from swarmnode.errors import ConfigError, SwarmNodeError
 from swarmnode.report import Totals
 from swarmnode.run_directory import RunDirectory
+from swarmnode.swarm.publishing import Published
 from swarmnode.train import checkpoint
 from swarmnode.train.trainer import TrainerState
 
@@ -22,6 +27,9 @@ log = logging.getLogger(__name__)
 
 # A checkpoint is due when its last duration is this share of the time since: 5 % of the run.
 _CHECKPOINT_SHARE = 0.05
+
+
+PUBLISHED = "published.json"
 
 
 @dataclass(slots=True)
@@ -33,6 +41,49 @@ class Progress:
     evaluated_round: int = -1
     totals: Totals = field(default_factory=Totals)
     ahead: Ahead | None = None  # in flight; a checkpoint is as if it were not asked yet
+
+
+class PublishedBefore:
+    """Which own questions peers have heard of, ahead of the checkpoints.
+
+    A node that is killed does the rounds after its last checkpoint again, question by question. To
+    publish them again would be to answer a question twice, which peers refuse. They remember that
+    for `lifetime_s`, and so does this. It is a file of its own; a disk that refuses it is logged.
+    """
+
+    def __init__(self, path: Path, lifetime_s: float) -> None:
+        self._path = path
+        self._lifetime_s = lifetime_s
+        self._up_to, self._at = -1, 0.0  # the last number, when (Unix seconds)
+
+    def load(self) -> None:
+        """Takes over what a process before this one wrote; nothing, if that is damaged."""
+        try:
+            found = json.loads(self._path.read_bytes())
+            self._up_to, self._at = int(found["up_to"]), float(found["at"])
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            log.warning("cannot read %s: %r", self._path, error)
+
+    def new(self, groups: Sequence[Published], now: float) -> list[Published]:
+        """Those that were not published before, which from now on they are."""
+        is_known = now - self._at <= self._lifetime_s
+        new = [one for one in groups if not is_known or one.number > self._up_to]
+        if len(new) < len(groups):
+            log.info("not published again: %d groups of before", len(groups) - len(new))
+        if new:
+            self._note(max(one.number for one in new), now)
+        return new
+
+    def _note(self, number: int, now: float) -> None:
+        self._up_to, self._at = number, now
+        temporary = self._path.with_suffix(".new")
+        try:
+            temporary.write_text(json.dumps({"up_to": number, "at": now}) + "\n")
+            os.replace(temporary, self._path)
+        except OSError as error:
+            log.warning("cannot write %s: %s", self._path, error.strerror)
 
 
 class Checkpoints:

@@ -16,8 +16,10 @@ from swarmnode.generation import StartEngine
 from swarmnode.identity import Identity
 from swarmnode.node import Node
 from swarmnode.report import RoundReport
+from swarmnode.resuming import PublishedBefore
 from swarmnode.run_directory import RunDirectory, read_rows
 from swarmnode.swarm.memory import Hub, MemoryTransport
+from swarmnode.swarm.publishing import Published
 from swarmnode.train import checkpoint
 
 pytestmark = pytest.mark.slow
@@ -197,6 +199,42 @@ def test_rounds_after_the_last_checkpoint_are_done_again(tmp_path: Path) -> None
         assert one.run_round().round == 3
     rows = read_rows(tmp_path / "a" / "rounds.jsonl")
     assert [row["round"] for row in rows] == [1, 2, 3]
+
+
+def test_rounds_done_again_are_not_published_again(tmp_path: Path) -> None:
+    """A crash after two rounds that peers heard of, with no checkpoint of the second."""
+    hub = Hub()
+    with node(tmp_path / "b", hub, settings()) as peer:
+        with node(tmp_path / "a", hub, settings(checkpoint_every=2)) as one:
+            for _ in range(3):
+                one.run_round()
+                peer.run_round()
+        with node(tmp_path / "a", hub, settings(checkpoint_every=2)) as one:
+            assert one.run_round().round == 3
+            before = peer.run_round()
+            one.run_round()
+            after = peer.run_round()
+        assert before.totals.announced == 6
+        assert after.totals.announced == 8
+        assert after.totals.refused == {}
+
+
+def test_what_was_published_long_ago_or_is_damaged_holds_nothing_back(tmp_path: Path) -> None:
+    groups = [Published(number, None) for number in range(4)]  # type: ignore[arg-type]
+    path = tmp_path / "published.json"
+    first = PublishedBefore(path, lifetime_s=60.0)
+    first.load()
+    assert first.new(groups[:2], 1000.0) == groups[:2]
+    again = PublishedBefore(path, lifetime_s=60.0)
+    again.load()
+    assert again.new(groups[:3], 1060.0) == groups[2:3]
+    assert again.new(groups, 1061.0) == groups[3:]
+    assert again.new(groups, 1122.0) == groups
+    for damaged in ("", "[]", '{"up_to": null, "at": 1}'):
+        path.write_text(damaged)
+        third = PublishedBefore(path, lifetime_s=60.0)
+        third.load()
+        assert third.new(groups, 1000.0) == groups
 
 
 def test_refuses_to_resume_with_every_checkpoint_damaged(tmp_path: Path) -> None:
