@@ -4,7 +4,9 @@ Who serves a frame does not matter, as it is signed and named by its id. A peer 
 what it announced, or serves something else, is not asked for it again; one that is gone or busy a
 few times, after longer and longer rests. What was asked for once is asked for until it is there or
 too old, whatever its author has announced since; an offer that nobody is left to be asked for waits
-for a new holder until then.
+for a new holder until then. A peer that could not be reached is away until it is heard from again:
+it is asked for one offer at a time, after rests, and only where those who are there leave room, so
+that the many who left do not hold up what the others offer.
 Bounded: holders by number, attempts by offer, and the offers by number.
 """
 
@@ -24,6 +26,8 @@ MAX_FETCH_S = 60.0
 # gone. After a failure it rests for so many seconds, after each further one twice as long: a
 # network that is away for half a minute costs no rollout, however short the rounds are.
 MAX_ATTEMPTS, REST_S = 5, 2.0
+# The longest rest of a peer that is away.
+_MOST_REST_S = 32.0
 # Peers that one offer is asked of: saying that one holds it costs nothing.
 MAX_PEERS = 8
 # Offers that were asked for and are not there yet: those of a hundred rounds in which nobody
@@ -73,6 +77,7 @@ class Asking:
         self._wanted: dict[bytes, _Wanted] = {}  # by the offer's key, asked for longest ago first
         # Holder → beginnings of ids, newest first. Who announced longest ago is forgotten.
         self._held: OrderedDict[bytes, bytes] = OrderedDict()
+        self._away: OrderedDict[bytes, _Tries] = OrderedDict()  # peers that cannot be reached
 
     def __len__(self) -> int:
         return len(self._in_flight)
@@ -84,15 +89,38 @@ class Asking:
 
     def note_held(self, holder: bytes, packed: bytes) -> None:
         """Takes note of what `holder` announced that it holds: beginnings of ids in a row."""
+        self.note_there(holder)
         if packed:
             kept = packed + self._held.pop(holder, b"")
             self._held[holder] = kept[: _KEEP_LISTS * MAX_HELD * HELD_BYTES]
             while len(self._held) > MAX_AUTHORS:
                 self._held.popitem(last=False)
 
+    def note_there(self, peer: bytes) -> None:
+        """Takes note of a sign of life."""
+        self._away.pop(peer, None)
+
     def is_open(self, offer: Offer, now: float) -> bool:
         """Whether there is someone to be asked for it now, and nobody is being asked."""
         return offer.key not in self._flying and self._peer_for(offer, now) is not None
+
+    def opened(self, offers: Sequence[Offer], now: float) -> tuple[list[Offer], list[Offer]]:
+        """The offers that are open, apart: of peers that are there, and, one of each, of peers that
+        are away."""
+        there: list[Offer] = []
+        away: dict[bytes, Offer] = {}
+        for offer in offers:
+            if offer.key not in self._wanted and offer.author not in self._away:
+                there.append(offer)  # most offers
+                continue
+            peer = None if offer.key in self._flying else self._peer_for(offer, now)
+            if peer is None:
+                continue
+            if peer in self._away:
+                away.setdefault(peer, offer)
+            else:
+                there.append(offer)
+        return there, list(away.values())
 
     @property
     def tried(self) -> KeysView[bytes]:
@@ -141,6 +169,8 @@ class Asking:
 
     def failed(self, offer: Offer, peer: bytes, problem: FetchProblem, now: float) -> None:
         """Takes note of why `peer` did not deliver it."""
+        if problem is FetchProblem.UNREACHABLE:
+            self._note_away(peer, now)
         if problem in _FINAL_PROBLEMS:
             self.blame(offer, peer)
         elif problem in _OWN_PROBLEMS:
@@ -180,18 +210,35 @@ class Asking:
         tries = self._tries_of(offer, peer)
         tries.not_before = now + REST_S * 2 ** (tries.count - 1)
 
+    def _note_away(self, peer: bytes, now: float) -> None:
+        tries = self._away.setdefault(peer, _Tries())
+        if tries.not_before <= now:  # else it failed for several offers at once
+            tries.not_before = now + min(_MOST_REST_S, REST_S * 2**tries.count)
+            tries.count = min(tries.count + 1, MAX_ATTEMPTS)
+        while len(self._away) > MAX_AUTHORS:
+            self._away.popitem(last=False)
+
+    def _rests(self, peer: bytes, now: float) -> bool:
+        tries = self._away.get(peer)
+        return tries is not None and tries.not_before > now
+
     def _peer_for(self, offer: Offer, now: float) -> bytes | None:
-        """Who is to be asked for it now: its author, then holders, the least asked first."""
+        """Who is to be asked for it now: its author, then holders, the least asked first, and those
+        who are away last."""
         left = self._left_for(offer)
-        ready = [peer for peer, tries in left.items() if tries.not_before <= now]
-        return min(ready, key=lambda peer: left[peer].count, default=None)
+        ready = [
+            peer
+            for peer, tries in left.items()
+            if tries.not_before <= now and not self._rests(peer, now)
+        ]
+        return min(ready, key=lambda peer: (peer in self._away, left[peer].count), default=None)
 
     def _left_for(self, offer: Offer) -> dict[bytes, _Tries]:
         """Who may be asked for it, now or later, with their tries so far."""
         wanted = self._wanted.get(offer.key)
-        if wanted is None:
+        if wanted is None and offer.author not in self._away:
             return {offer.author: _Tries()}
-        tried = wanted.tries
+        tried = wanted.tries if wanted else {}
         peers = dict.fromkeys([offer.author, *self._holders(offer.item.rollout_id[:HELD_BYTES])])
         if len(tried) >= MAX_PEERS:
             peers = dict.fromkeys(tried)

@@ -152,14 +152,17 @@ class Exchange:
 
     def request(self, count: int, rng: Random, now: float) -> int:
         """Fetches `count` offers; returns how many were asked for. First those that could not be
-        had before and for which there is another try, then what `sampling` chooses."""
+        had before and for which there is another try, then what `sampling` chooses, then what only
+        peers have that are away."""
         current = self._expire(now)
         taken, tried = self._taken.ids, self._asking.tried  # looked up for each of many offers
         fresh = [o for key, o in current.items() if key not in taken and key not in tried]
-        wanted = self._asking.wanted()
-        again = [offer for offer in wanted if self._asking.is_open(offer, now)][:count]
-        drawn = self._trust.draw(fresh, _author_of, count - len(again), now, rng)
-        return self._asking.ask(again + drawn, now)
+        again, again_away = self._asking.opened(self._asking.wanted(), now)
+        new, new_away = self._asking.opened(fresh, now)
+        asked = again[:count]
+        asked += self._trust.draw(new, _author_of, count - len(asked), now, rng)
+        asked += [*again_away, *new_away][: count - len(asked)]
+        return self._asking.ask(asked, now)
 
     def collect(self, *, round: int, now: float) -> list[Arrival]:
         """Takes in all that arrived since the last call; returns the admitted rollouts."""
@@ -389,6 +392,7 @@ class Exchange:
         if offer is None or offer.key in self._taken:
             return None  # answered after we gave up on it
         self.fetched += 1
+        self._asking.note_there(peer)
         opened = self._open(event.frame)
         reason = None
         if opened is not None:

@@ -11,6 +11,7 @@ from protocol.messages import Announcement, Item
 from swarmnode.swarm.admission import Offer
 from swarmnode.swarm.asking import MAX_ATTEMPTS, MAX_PEERS, MAX_WANTED, REST_S, Asking
 from swarmnode.swarm.memory import Hub, MemoryTransport
+from swarmnode.swarm.offers import MAX_AUTHORS
 from swarmnode.swarm.transport import FetchProblem
 
 __all__ = ["hub"]  # the fixture
@@ -259,3 +260,78 @@ def test_an_author_that_is_avoided_is_not_asked_again() -> None:
     assert one.wanted() == [offer]
     one.drop(offer.author)
     assert one.wanted() == []
+
+
+def offer_of(author: int, number: int) -> Offer:
+    item = Item(bytes([author]) + number.to_bytes(31), DIGEST, number, 9)
+    return Offer(key(author), item, NOW)
+
+
+def asked_for(one: Asking, offers: list[Offer], now: float) -> list[Offer]:
+    """Asks for these, and hears that nobody could be reached."""
+    assert one.ask(offers, now) == len(offers)
+    for offer in offers:
+        assert one.answered(offer.author, offer.item.rollout_id) == offer
+        one.failed(offer, offer.author, FetchProblem.UNREACHABLE, now)
+    return offers
+
+
+def test_of_a_peer_that_is_away_one_offer_is_asked_for_at_a_time_after_rests() -> None:
+    one, _ = asking()
+    gone = [offer_of(1, number) for number in range(40)]
+    there = [offer_of(2, number) for number in range(3)]
+    assert one.opened(gone + there, NOW) == (gone + there, [])
+    asked_for(one, gone[:16], NOW)
+    probed_at, now = [], NOW
+    while now < NOW + 200:
+        now += 0.5
+        new, away = one.opened([*one.wanted(), *gone[16:], *there], now)
+        assert new == there
+        if away:
+            assert len(away) == 1
+            probed_at.append(now - NOW)
+            asked_for(one, away, now)
+    assert probed_at == [2.0, 6.0, 14.0, 30.0, 62.0, 94.0, 126.0, 158.0, 190.0]
+    one.note_held(key(1), b"")
+    assert one.opened(gone[16:], now) == (gone[16:], [])
+
+
+def test_who_is_away_is_asked_last_and_a_holder_of_its_offers_before() -> None:
+    one, offer = asking()
+    fail(one, offer, NOW)
+    other = offer_of(1, 5)
+    assert one.opened([other], NOW + LONG_S) == ([], [other])
+    one.note_held(key(2), other.item.rollout_id[:4])
+    assert one.opened([other], NOW + 0.5) == ([other], [])
+    assert one.ask([other], NOW + 0.5) == 1
+    (asked_now,) = one._in_flight.values()
+    assert asked_now.peer == key(2)
+
+
+def test_no_more_peers_are_remembered_as_away_than_authors() -> None:
+    one, _ = asking()
+    for number in range(MAX_AUTHORS + 5):
+        author = number.to_bytes(32)
+        asked_for(one, [Offer(author, Item(author, DIGEST, 1, 9), NOW)], NOW)
+    assert len(one._away) == MAX_AUTHORS
+
+
+def test_many_who_left_do_not_hold_up_who_stays(hub: Hub) -> None:
+    """Four offers are asked for a round; those of twenty who left are four hundred."""
+    reader = member(hub, 40, keep_announcements=100)
+    for number in range(1, 21):
+        author = member(hub, number)
+        for start in range(0, 400, 20):
+            author.publish(published(author, start=start))
+        reader.collect()
+        hub.cut(author.me.peer_id)
+    for second in range(100):
+        reader.collect(now=NOW + second)
+        reader.request(4, now=NOW + second)
+    assert reader.exchange.missed["unreachable"] < 20 * 10, "one at a time, after longer rests"
+    living = member(hub, 30)
+    living.publish(published(living), now=NOW + 100)
+    reader.collect(now=NOW + 100)
+    reader.request(4, now=NOW + 100)
+    (arrival,) = reader.collect(now=NOW + 100)
+    assert arrival.origin.author == living.me.public_key
