@@ -100,13 +100,9 @@ class Asking:
         """Takes note of a sign of life."""
         self._away.pop(peer, None)
 
-    def is_open(self, offer: Offer, now: float) -> bool:
-        """Whether there is someone to be asked for it now, and nobody is being asked."""
-        return offer.key not in self._flying and self._peer_for(offer, now) is not None
-
     def opened(self, offers: Sequence[Offer], now: float) -> tuple[list[Offer], list[Offer]]:
-        """The offers that are open, apart: of peers that are there, and, one of each, of peers that
-        are away."""
+        """The offers for which there is someone to be asked now and nobody is being asked: those of
+        peers that are there, and, one of each, those of peers that are away."""
         there: list[Offer] = []
         away: dict[bytes, Offer] = {}
         for offer in offers:
@@ -219,8 +215,11 @@ class Asking:
             self._away.popitem(last=False)
 
     def _rests(self, peer: bytes, now: float) -> bool:
+        """Whether it is away, and either rests or is being asked."""
         tries = self._away.get(peer)
-        return tries is not None and tries.not_before > now
+        if tries is None:
+            return False
+        return tries.not_before > now or any(a.peer == peer for a in self._in_flight.values())
 
     def _peer_for(self, offer: Offer, now: float) -> bytes | None:
         """Who is to be asked for it now: its author, then holders, the least asked first, and those
